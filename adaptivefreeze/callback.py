@@ -1,0 +1,219 @@
+"""FreezeCallback: freezing for the Hugging Face Trainer. The only room that knows Trainer."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from .blocks import BlockStack, find_blocks
+from .errors import RequestError
+from .freezer import Freezer
+from .mask import FreezeMask
+from .policies import Policy, parse_policy
+from .timeline import Timeline
+
+logger = logging.getLogger(__name__)
+
+
+class FreezeCallback(TrainerCallback, ExportableState):
+    """Freezes what `policy` says, from the first step of `Trainer.train()` to its end.
+
+    >>> trainer = Trainer(model=model, args=args, train_dataset=train,  # doctest: +SKIP
+    ...                   callbacks=[FreezeCallback(BottomUp(6))])
+
+    `policy`: a Policy or its spec (`"bottom-up:6"`). `restore`: give the user's `requires_grad` flags and modes back
+    when training ends, by an exception too; else the mask stays. `eval_frozen`: frozen units run in eval mode (no
+    dropout). `tower`: which tower of a model with several.
+
+    After and during training `mask`, `timeline` and `stack` tell what is frozen, when it was, and of what.
+    Raises `RequestError` for a policy that does not fit the model, for a mask that leaves nothing to train, and for
+    a second FreezeCallback in one Trainer, before the first step.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | str,
+        *,
+        cache: bool = False,
+        restore: bool = True,
+        eval_frozen: bool = False,
+        tower: str | None = None,
+    ) -> None:
+        self.policy = parse_policy(policy)
+        self.stack: BlockStack | None = None
+        self.mask: FreezeMask | None = None
+        self.timeline = Timeline()
+        self.saved: dict[str, Any] | None = None  # set by Trainer when it restores callbacks from a checkpoint
+        if cache:
+            raise RequestError("the prefix cache is not part of this version: leave cache out.")
+        self._options: dict[str, Any] = {"restore": restore, "eval_frozen": eval_frozen, "tower": tower}
+        self._freezer: Freezer | None = None
+        self._patches: list[tuple[Trainer, str, Any]] = []
+        self._guarded = False
+
+    # What Trainer calls
+
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        trainer = _running_trainer()
+        if trainer is not None:
+            self._guard(trainer, "train")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._end(restore=True)  # what an earlier train() left behind
+        trainer = _running_trainer()
+        if trainer is not None:
+            _refuse_second(trainer)
+            if not self._guarded:
+                # Added after the Trainer was made: this train() is already running.
+                self._guard(trainer, "train")
+                self._guard(trainer, "training_step", for_this_run=True)
+            self._patch(trainer, "log", self._log_with_freezing)
+        model: nn.Module = kwargs["model"]
+        try:
+            self._begin(model, kwargs.get("optimizer"), state)
+        except BaseException:
+            self._end(restore=True)
+            raise
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._end(restore=self._options["restore"])
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint: the arguments that make this callback anew, and what it has decided so far."""
+        return {
+            "args": {"policy": str(self.policy), **self._options},
+            "attributes": {
+                "saved": {
+                    "policy": str(self.policy),
+                    "policy_state": self.policy.state_dict(),
+                    "mask": None if self.mask is None else self.mask.to_json(),
+                    "timeline": self.timeline.state_dict(),
+                }
+            },
+        }
+
+    # For people
+
+    def restore(self) -> None:
+        """End freezing now and give the user's flags back. Harmless when nothing is frozen."""
+        self._end(restore=True)
+
+    def measures(self) -> dict[str, float]:
+        """What every log line gains: how many units the frozen prefix has, and how much is frozen and trains."""
+        if self.stack is None or self.mask is None:
+            return {}
+        return {
+            "freeze/prefix": self.mask.prefix,
+            "freeze/frozen_fraction": self.stack.frozen_fraction(self.mask),
+            "freeze/trainable_parameters": self.stack.trainable_parameters(self.mask),
+        }
+
+    # One run
+
+    def _begin(self, model: nn.Module, optimizer: Any, state: TrainerState) -> None:
+        self.stack = find_blocks(model, self._options["tower"])
+        saved = self._checkpointed(state)
+        if saved is None:
+            self.timeline = Timeline()
+            mask = self.policy.start(self.stack)
+        else:
+            self.policy.start(self.stack)
+            self.policy.load_state_dict(saved["policy_state"])
+            self.timeline = Timeline.from_state(saved["timeline"])
+            mask = FreezeMask.from_json(saved["mask"])
+        self._freezer = Freezer(model, self.stack, optimizer=optimizer, eval_frozen=self._options["eval_frozen"])
+        self._freezer.apply(mask)
+        self.mask = mask
+        if saved is None:
+            self.timeline.record(state.global_step, mask, self.policy.reason)
+        # Trainer fails at its first save without this entry, when the checkpoint it resumed from had none.
+        callbacks: Any = state.stateful_callbacks
+        callbacks.setdefault(type(self).__name__, self.state())
+
+    def _checkpointed(self, state: TrainerState) -> dict[str, Any] | None:
+        """What the checkpoint says that this run goes on from, or None for a run from the start."""
+        saved, self.saved = self.saved, None
+        if state.global_step == 0:
+            return None
+        callbacks: Any = state.stateful_callbacks
+        entry = callbacks.get(type(self).__name__)
+        if isinstance(entry, list):
+            entry = entry[0]
+        if saved is None and entry:
+            saved = entry.get("attributes", {}).get("saved")
+        if saved is None or saved["mask"] is None:
+            logger.warning("The checkpoint says nothing about freezing: %s starts afresh here.", self.policy)
+            return None
+        if saved["policy"] != str(self.policy):
+            logger.warning("The checkpoint was frozen by %s: %s starts afresh here.", saved["policy"], self.policy)
+            return None
+        return dict(saved)
+
+    def _end(self, *, restore: bool) -> None:
+        for trainer, name, before in reversed(self._patches):
+            if before is None:
+                del vars(trainer)[name]
+            else:
+                vars(trainer)[name] = before
+        self._patches = []
+        if self._freezer is not None:
+            freezer, self._freezer = self._freezer, None
+            if restore:
+                freezer.restore()
+            else:
+                freezer.release()
+
+    # What Trainer offers no event for: the end by an exception, and a log line before it is shown
+
+    def _guard(self, trainer: Trainer, name: str, *, for_this_run: bool = False) -> None:
+        """Restore when `trainer.<name>()` ends in an exception, of which Trainer tells its callbacks nothing."""
+
+        def guarded(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            try:
+                return original(*args, **kwargs)
+            except BaseException:
+                self._end(restore=True)
+                raise
+
+        self._patch(trainer, name, guarded, for_this_run=for_this_run)
+        self._guarded = True
+
+    def _log_with_freezing(
+        self, original: Callable[..., Any], logs: dict[str, float], *args: Any, **kwargs: Any
+    ) -> Any:
+        return original({**logs, **self.measures()}, *args, **kwargs)
+
+    def _patch(self, trainer: Trainer, name: str, wrapper: Callable[..., Any], *, for_this_run: bool = True) -> None:
+        before = vars(trainer).get(name)
+        original = getattr(trainer, name)
+        bound = functools.partial(wrapper, original)
+        setattr(trainer, name, functools.update_wrapper(bound, original))
+        if for_this_run:
+            self._patches.append((trainer, name, before))
+
+
+def _running_trainer() -> Trainer | None:
+    """The Trainer whose method is calling: events carry everything but the Trainer itself."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if isinstance(candidate := frame.f_locals.get("self"), Trainer):
+            return candidate
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def _refuse_second(trainer: Trainer) -> None:
+    count = sum(isinstance(callback, FreezeCallback) for callback in trainer.callback_handler.callbacks)
+    if count > 1:
+        raise RequestError(f"this Trainer has {count} FreezeCallbacks: keep one, with one policy.")

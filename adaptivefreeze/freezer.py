@@ -1,0 +1,261 @@
+"""Freezer: makes a model and its optimizer obey a mask, and gives the user's own flags back."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .blocks import BlockStack, find_blocks
+from .errors import RequestError
+from .mask import FreezeMask
+from .policies import Policy, parse_policy
+
+logger = logging.getLogger(__name__)
+
+_HOLDERS: WeakKeyDictionary[nn.Module, Freezer] = WeakKeyDictionary()
+
+
+class Freezer:
+    """Freezes units of one model, thaws them, and restores what the user had set.
+
+    A frozen parameter gets no gradient, is not seen by the optimizer and keeps no optimizer state; one that the user
+    froze before is never thawed. Dropout in frozen units keeps firing, unless `eval_frozen` puts them in eval mode.
+
+    `optimizer` may be given later with `watch`. Raises `RequestError` when another Freezer holds the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stack: BlockStack | None = None,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        eval_frozen: bool = False,
+    ) -> None:
+        if model in _HOLDERS:
+            raise RequestError(
+                f"this {type(model).__name__} is already being frozen by another FreezeCallback or freeze(): "
+                "use one, with one policy, or restore() the first."
+            )
+        self.stack = stack if stack is not None else find_blocks(model)
+        self.model = model
+        self.mask = FreezeMask(self.stack.depth)
+        self._parameters = dict(model.named_parameters())
+        self._user_flags = {name: p.requires_grad for name, p in self._parameters.items()}
+        self._frozen: frozenset[str] = frozenset()
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._full_groups: list[list[nn.Parameter]] = []
+        self._handles: list[Any] = [_OrderCheck(model, self.stack)]
+        self._optimizer_handles: list[Any] = []
+        self._input_gradients_stopped: list[Any] = []
+        self._eval_frozen = eval_frozen
+        if eval_frozen:
+            self._handles.append(model.register_forward_pre_hook(self._put_frozen_in_eval))
+        _HOLDERS[model] = self
+        if optimizer is not None:
+            self.watch(optimizer)
+
+    def watch(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep frozen parameters out of `optimizer`'s sight while it steps, and release their state.
+
+        Some optimizers (torch's Muon) move a parameter even where it has no gradient.
+        """
+        inner: Any = optimizer
+        while not isinstance(inner, torch.optim.Optimizer) or hasattr(inner, "optimizer"):
+            inner = inner.optimizer  # accelerate's wrapper around the real one
+        self._unwatch()
+        self._optimizer = inner
+        self._optimizer_handles = [
+            inner.register_step_pre_hook(self._hide_frozen),
+            inner.register_step_post_hook(self._show_all),
+        ]
+        self._release_state(self._frozen)
+
+    def apply(self, mask: FreezeMask) -> None:
+        """Make `mask` hold from now on.
+
+        Raises `RequestError`, with nothing changed, when no parameter would be left to train, and `ValueError` for
+        a mask of another depth.
+        """
+        frozen = self.stack.frozen(mask)
+        if not any(flag and name not in frozen for name, flag in self._user_flags.items()):
+            raise RequestError(
+                f"the mask '{mask}' leaves nothing to train: freeze fewer blocks, or leave the head or another unit "
+                "trainable."
+            )
+        changed = False
+        for name, parameter in self._parameters.items():
+            wanted = self._user_flags[name] and name not in frozen
+            if parameter.requires_grad != wanted:
+                parameter.requires_grad_(wanted)
+                changed = True
+            if not wanted:
+                # A gradient left over, even a zero one, would still move the weight through momentum and decay.
+                parameter.grad = None
+        self._release_state(frozen - self._frozen)
+        self._let_modules_of(self.mask, train=True)
+        self.mask, self._frozen = mask, frozen
+        self._stop_input_gradients(mask.prefix > 0)
+        if changed and (dynamo := sys.modules.get("torch._dynamo")) is not None:
+            dynamo.reset()  # a compiled frame may be reused after requires_grad changed (pytorch #139476)
+
+    def restore(self) -> None:
+        """Give back the flags and modes the user had set, and let go of model and optimizer."""
+        for name, parameter in self._parameters.items():
+            if parameter.requires_grad != self._user_flags[name]:
+                parameter.requires_grad_(self._user_flags[name])
+        self._let_modules_of(self.mask, train=True)
+        self._stop_input_gradients(False)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of model and optimizer, leaving the flags as they are."""
+        self._unwatch()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if _HOLDERS.get(self.model) is self:
+            del _HOLDERS[self.model]
+
+    def __enter__(self) -> Freezer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    def frozen_modules(self, mask: FreezeMask) -> Iterator[nn.Module]:
+        """The modules of the units that `mask` freezes whole, each at its top."""
+        for unit in self.stack.units:
+            if unit.name in mask.units:
+                for path in unit.modules:
+                    yield self.model.get_submodule(path)
+
+    def _release_state(self, names: frozenset[str]) -> None:
+        if self._optimizer is not None:
+            for name in names:
+                self._optimizer.state.pop(self._parameters[name], None)
+
+    def _hide_frozen(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._show_all()  # if the last step ended in an exception
+        hidden = {id(self._parameters[name]) for name in self._frozen}
+        self._full_groups = [group["params"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if id(p) not in hidden]
+
+    def _show_all(self, *_: Any) -> None:
+        if self._optimizer is not None and self._full_groups:
+            for group, parameters in zip(self._optimizer.param_groups, self._full_groups, strict=True):
+                group["params"] = parameters
+        self._full_groups = []
+
+    def _unwatch(self) -> None:
+        self._show_all()
+        for handle in self._optimizer_handles:
+            handle.remove()
+        self._optimizer_handles, self._optimizer = [], None
+
+    def _put_frozen_in_eval(self, model: nn.Module, *_: Any) -> None:
+        # At each forward pass, since Trainer calls model.train() at each step.
+        if model.training:
+            for module in self.frozen_modules(self.mask):
+                module.eval()
+
+    def _let_modules_of(self, mask: FreezeMask, train: bool) -> None:
+        if self._eval_frozen and self.model.training:
+            for module in self.frozen_modules(mask):
+                module.train(train)
+
+    def _stop_input_gradients(self, stop: bool) -> None:
+        """Undo `enable_input_require_grads` while the embeddings are frozen.
+
+        Activation checkpointing calls it so that its reentrant form has an input that requires a gradient; backward
+        would then walk the whole frozen prefix. The non-reentrant form, the default, does not need it.
+        """
+        if not stop:
+            for module in self._input_gradients_stopped:
+                module.enable_input_require_grads()
+            self._input_gradients_stopped = []
+            return
+        pretrained: list[Any] = [m for m in self.model.modules() if isinstance(m, PreTrainedModel)]
+        for module in pretrained:
+            if getattr(module, "_require_grads_hooks", None):
+                if _checkpoints_reentrantly(self.model):
+                    logger.warning(
+                        "Reentrant activation checkpointing needs gradients at the embeddings' output, so backward "
+                        "still walks the frozen prefix: set gradient_checkpointing_kwargs={'use_reentrant': False}."
+                    )
+                    return
+                module.disable_input_require_grads()
+                self._input_gradients_stopped.append(module)
+
+
+def freeze(
+    model: nn.Module,
+    policy: Policy | str,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    tower: str | None = None,
+    eval_frozen: bool = False,
+) -> Freezer:
+    """Freeze `model` by `policy`, in a training loop of one's own.
+
+    >>> with freeze(model, BottomUp(6), optimizer=optimizer):  # doctest: +SKIP
+    ...     train(model, optimizer)
+
+    The Freezer that is given back can move the mask (`apply`) and ends it (`restore`, or the end of the `with`).
+    Raises `RequestError` as `find_blocks`, the policy and `Freezer.apply` do.
+    """
+    policy = parse_policy(policy)
+    stack = find_blocks(model, tower)
+    mask = policy.start(stack)
+    freezer = Freezer(model, stack, optimizer=optimizer, eval_frozen=eval_frozen)
+    try:
+        freezer.apply(mask)
+    except RequestError:
+        freezer.restore()
+        raise
+    return freezer
+
+
+def _checkpoints_reentrantly(model: nn.Module) -> bool:
+    functions = (getattr(m, "_gradient_checkpointing_func", None) for m in model.modules())
+    return any(getattr(f, "keywords", {}).get("use_reentrant", False) for f in functions if f is not None)
+
+
+class _OrderCheck:
+    """Watches the first real forward pass, and raises before anything is trained on a wrong order of blocks."""
+
+    def __init__(self, model: nn.Module, stack: BlockStack) -> None:
+        self._name = stack.model_name
+        self._seen: list[int] = []
+        self._handles: list[Any] = [model.register_forward_hook(self._finished)]
+        for index, unit in enumerate(stack.blocks):
+            for path in unit.modules:
+                module = model.get_submodule(path)
+                self._handles.append(module.register_forward_pre_hook(self._entered(index)))
+
+    def _entered(self, index: int) -> Callable[..., None]:
+        def note(*_: Any) -> None:
+            if self._seen and index < self._seen[-1]:
+                raise RequestError(
+                    f"{self._name} ran block {index} after block {self._seen[-1]}: its blocks do not run one after the "
+                    "other in the order found, so it cannot be frozen by depth."
+                )
+            self._seen.append(index)
+
+        return note
+
+    def _finished(self, *_: Any) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []

@@ -1,0 +1,139 @@
+"""FreezeMask: which units of a model are frozen, as an immutable value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EMBEDDINGS = "embeddings"
+HEAD = "head"
+
+
+def block_name(index: int) -> str:
+    """The name of the unit that holds block `index`: `block_name(3)` is `"block 3"`."""
+    return f"block {index}"
+
+
+@dataclass(frozen=True)
+class FreezeMask:
+    """The frozen units of a model with `depth` blocks.
+
+    >>> mask = FreezeMask(12, embeddings=True, blocks=range(6))
+    >>> str(mask)
+    'embeddings+0-5 | 6-11 head'
+    >>> mask.prefix  # embeddings and six blocks: what a cache may skip
+    7
+
+    `parts` names sub-modules of units that are not wholly frozen, as pairs of a unit's name and a regular
+    expression that is searched in its parameters' names. Raises `ValueError` for a block outside the model.
+    """
+
+    depth: int
+    embeddings: bool = False
+    blocks: frozenset[int] = frozenset()
+    head: bool = False
+    parts: frozenset[tuple[str, str]] = field(default=frozenset())
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        embeddings: bool = False,
+        blocks: Iterable[int] = (),
+        head: bool = False,
+        parts: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        frozen = frozenset(blocks)
+        outside = sorted(i for i in frozen if not 0 <= i < depth)
+        if outside:
+            raise ValueError(f"blocks {outside} are outside a model of {depth} blocks (0 to {depth - 1})")
+        whole = {block_name(i) for i in frozen}
+        whole |= {name for name, on in ((EMBEDDINGS, embeddings), (HEAD, head)) if on}
+        for name, value in (
+            ("depth", depth),
+            ("embeddings", bool(embeddings)),
+            ("blocks", frozen),
+            ("head", bool(head)),
+            ("parts", frozenset((unit, pattern) for unit, pattern in parts if unit not in whole)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def first(cls, depth: int, blocks: int) -> FreezeMask:
+        """Embeddings and the first `blocks` blocks."""
+        return cls(depth, embeddings=True, blocks=range(blocks))
+
+    @property
+    def prefix(self) -> int:
+        """How many leading units are wholly frozen: 0 none, 1 the embeddings, 1 + k with the first k blocks."""
+        if not self.embeddings:
+            return 0
+        return 1 + next((i for i in range(self.depth) if i not in self.blocks), self.depth)
+
+    @property
+    def units(self) -> frozenset[str]:
+        """Names of the wholly frozen units."""
+        names = {block_name(i) for i in self.blocks}
+        names |= {name for name, on in ((EMBEDDINGS, self.embeddings), (HEAD, self.head)) if on}
+        return frozenset(names)
+
+    def covers(self, other: FreezeMask) -> bool:
+        """Whether everything that `other` freezes is frozen here too."""
+        return (self | other) == self
+
+    def __or__(self, other: FreezeMask) -> FreezeMask:
+        """What either freezes."""
+        if self.depth != other.depth:
+            raise ValueError(f"masks of {self.depth} and of {other.depth} blocks cannot be joined")
+        return FreezeMask(
+            self.depth,
+            embeddings=self.embeddings or other.embeddings,
+            blocks=self.blocks | other.blocks,
+            head=self.head or other.head,
+            parts=self.parts | other.parts,
+        )
+
+    def __str__(self) -> str:
+        frozen = [EMBEDDINGS] * self.embeddings + _ranges(self.blocks) + [HEAD] * self.head
+        frozen += [f"{unit.removeprefix('block ')}.{pattern}" for unit, pattern in sorted(self.parts, key=_part_order)]
+        free = [] if self.embeddings else [EMBEDDINGS]
+        free += _ranges(set(range(self.depth)) - self.blocks) + ([] if self.head else [HEAD])
+        return f"{'+'.join(frozen) or '-'} | {' '.join(free) or '-'}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, for `from_json`."""
+        return {
+            "depth": self.depth,
+            "embeddings": self.embeddings,
+            "blocks": sorted(self.blocks),
+            "head": self.head,
+            "parts": sorted(list(part) for part in self.parts),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FreezeMask:
+        """The mask that `to_json` wrote."""
+        return cls(
+            value["depth"],
+            embeddings=value["embeddings"],
+            blocks=value["blocks"],
+            head=value["head"],
+            parts=((unit, pattern) for unit, pattern in value["parts"]),
+        )
+
+
+def _part_order(part: tuple[str, str]) -> tuple[int, str]:
+    unit, pattern = part
+    return (-1 if unit == EMBEDDINGS else 10**9 if unit == HEAD else int(unit.split()[1]), pattern)
+
+
+def _ranges(indices: Iterable[int]) -> list[str]:
+    """`{0, 1, 2, 5}` -> `["0-2", "5"]`."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return [str(a) if a == b else f"{a}-{b}" for a, b in runs]

@@ -1,0 +1,8 @@
+"""The one listing of policies: being in it makes a policy known to specs, to the conformance suite and to `all`."""
+
+from __future__ import annotations
+
+from .base import Policy
+from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
+
+POLICIES: tuple[type[Policy], ...] = (Nothing, BottomUp, TopDown, Interleaved, HeadOnly, Modules)
