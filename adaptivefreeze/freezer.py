@@ -54,7 +54,8 @@ class Freezer:
         self._full_groups: list[list[nn.Parameter]] = []
         self._handles: list[Any] = [_OrderCheck(model, self.stack)]
         self._optimizer_handles: list[Any] = []
-        self._input_gradients_stopped: list[Any] = []
+        self._warned = False
+        self._watch_input_embeddings()
         self._eval_frozen = eval_frozen
         if eval_frozen:
             self._handles.append(model.register_forward_pre_hook(self._put_frozen_in_eval))
@@ -102,7 +103,6 @@ class Freezer:
         self._release_state(frozen - self._frozen)
         self._let_modules_of(self.mask, train=True)
         self.mask, self._frozen = mask, frozen
-        self._stop_input_gradients(mask.prefix > 0)
         if changed and (dynamo := sys.modules.get("torch._dynamo")) is not None:
             dynamo.reset()  # a compiled frame may be reused after requires_grad changed (pytorch #139476)
 
@@ -112,7 +112,6 @@ class Freezer:
             if parameter.requires_grad != self._user_flags[name]:
                 parameter.requires_grad_(self._user_flags[name])
         self._let_modules_of(self.mask, train=True)
-        self._stop_input_gradients(False)
         self.release()
 
     def release(self) -> None:
@@ -172,28 +171,39 @@ class Freezer:
             for module in self.frozen_modules(mask):
                 module.train(train)
 
-    def _stop_input_gradients(self, stop: bool) -> None:
-        """Undo `enable_input_require_grads` while the embeddings are frozen.
+    def _watch_input_embeddings(self) -> None:
+        """Stop gradients at the input embeddings' output while their table is frozen.
 
-        Activation checkpointing calls it so that its reentrant form has an input that requires a gradient; backward
-        would then walk the whole frozen prefix. The non-reentrant form, the default, does not need it.
+        Activation checkpointing calls `enable_input_require_grads`, for its reentrant form, which needs an input that
+        requires a gradient; backward would then walk the whole frozen prefix. The non-reentrant form, the default,
+        needs none. What comes out of a frozen table and still requires a gradient was made to by that hook.
         """
-        if not stop:
-            for module in self._input_gradients_stopped:
-                module.enable_input_require_grads()
-            self._input_gradients_stopped = []
-            return
-        pretrained: list[Any] = [m for m in self.model.modules() if isinstance(m, PreTrainedModel)]
-        for module in pretrained:
-            if getattr(module, "_require_grads_hooks", None):
+
+        def stop(_: nn.Module, __: Any, output: Any) -> None:
+            if self.mask.prefix and isinstance(output, torch.Tensor) and output.is_leaf and output.requires_grad:
                 if _checkpoints_reentrantly(self.model):
-                    logger.warning(
-                        "Reentrant activation checkpointing needs gradients at the embeddings' output, so backward "
-                        "still walks the frozen prefix: set gradient_checkpointing_kwargs={'use_reentrant': False}."
-                    )
-                    return
-                module.disable_input_require_grads()
-                self._input_gradients_stopped.append(module)
+                    self._warn_of_reentrance()
+                else:
+                    output.requires_grad_(False)
+
+        tables: dict[int, nn.Module] = {}
+        for module in self.model.modules():
+            if isinstance(module, PreTrainedModel):
+                try:
+                    table = module.get_input_embeddings()
+                except NotImplementedError:  # a model without a table, of sound or pictures
+                    continue
+                if isinstance(table, nn.Module):
+                    tables[id(table)] = table
+        self._handles += [table.register_forward_hook(stop) for table in tables.values()]
+
+    def _warn_of_reentrance(self) -> None:
+        if not self._warned:
+            logger.warning(
+                "Reentrant activation checkpointing needs gradients at the embeddings' output, so backward still walks "
+                "the frozen prefix: set gradient_checkpointing_kwargs={'use_reentrant': False}."
+            )
+            self._warned = True
 
 
 def freeze(

@@ -67,7 +67,7 @@ def test_several_towers_have_to_be_named():
     model = CLIPModel(CLIPConfig(text_config=small, vision_config={**SMALL, "image_size": 16, "patch_size": 8}))
     with pytest.raises(RequestError, match="text_model, vision_model"):
         find_blocks(model)
-    with pytest.raises(RequestError, match="no single tower named 'audio'.*text_model, vision_model"):
+    with pytest.raises(RequestError, match=r"no single tower named 'audio'.*text_model, vision_model"):
         find_blocks(model, "audio")
     assert find_blocks(model, "text_model").tower == "text_model"
 

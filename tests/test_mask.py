@@ -15,7 +15,9 @@ masks = st.integers(1, 12).flatmap(
         embeddings=st.booleans(),
         blocks=st.sets(st.integers(0, depth - 1)),
         head=st.booleans(),
-        parts=st.sets(st.tuples(st.sampled_from(["embeddings", "block 0", "head"]), st.sampled_from(["attention", "ffn"]))),
+        parts=st.sets(
+            st.tuples(st.sampled_from(["embeddings", "block 0", "head"]), st.sampled_from(["attention", "ffn"]))
+        ),
     )
 )
 

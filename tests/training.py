@@ -49,7 +49,9 @@ def tiny_bert(seed: int = 0, blocks: int = BLOCKS) -> BertForTokenClassification
     return BertForTokenClassification(config)
 
 
-def make_trainer(model: nn.Module, folder: Path | str, callbacks: Any = (), cls: type = Trainer, **settings: Any) -> Any:
+def make_trainer(
+    model: nn.Module, folder: Path | str, callbacks: Any = (), cls: type = Trainer, **settings: Any
+) -> Any:
     """A Trainer over `Sentences()` that logs each step, on one thread, on CPU."""
     optimizers = settings.pop("optimizers", (None, None))
     train = settings.pop("train_dataset", None) or Sentences()

@@ -1,0 +1,86 @@
+"""Predicted beside measured: step time of each mask against a full step, on a 12×768 BERT.
+
+    python benchmarks/cost.py [--device cpu|cuda] [--rounds 5] [--output benchmarks/results/cost.md]
+
+Each round runs one step of every mask, in turn, on one model; a row is the median over rounds of (mask / full of the same
+round), so that a machine that slows down slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from machine import describe
+from transformers import BertConfig, BertForTokenClassification
+
+from adaptivefreeze import BottomUp, HeadOnly, Interleaved, Nothing, TopDown, find_blocks, freeze
+from adaptivefreeze.cost import StepShape, step_ratio
+
+POLICIES = (
+    Nothing(),
+    *(BottomUp(k) for k in (3, 6, 9, 12)),
+    *(TopDown(k) for k in (3, 6, 9, 12)),
+    Interleaved(2),
+    HeadOnly(),
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--batch", type=int, default=8)
+    arguments.add_argument("--tokens", type=int, default=64)
+    arguments.add_argument("--output", type=Path)
+    options = arguments.parse_args()
+
+    torch.manual_seed(0)
+    model = BertForTokenClassification(BertConfig(num_labels=9)).to(options.device).train()
+    stack = find_blocks(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    ids = torch.randint(1000, 30000, (options.batch, options.tokens), device=options.device)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids % 9}
+
+    def step() -> float:
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    seconds: dict[str, list[float]] = {str(policy): [] for policy in POLICIES}
+    for _ in range(options.rounds):
+        for policy in POLICIES:
+            with freeze(model, policy, optimizer=optimizer):
+                step()  # optimizer state of what was thawed is made anew outside the clock
+                seconds[str(policy)].append(step())
+    full = seconds["nothing"]
+    shape = StepShape(options.batch, options.tokens)
+    lines = [
+        f"BERT 12×768, batch {options.batch} × {options.tokens} tokens, AdamW, gradient clipping; {options.rounds} rounds.",
+        f"{describe(options.device)}. A full step takes {statistics.median(full):.3f} s (median).",
+        "",
+        "| policy | measured step / full | predicted | predicted / measured |",
+        "|---|---:|---:|---:|",
+    ]
+    for policy in POLICIES:
+        measured = statistics.median(s / f for s, f in zip(seconds[str(policy)], full, strict=True))
+        predicted = step_ratio(stack, policy.start(stack), shape)
+        lines.append(f"| `{policy}` | {measured:.3f} | {predicted:.3f} | {predicted / measured:.2f} |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.output:
+        options.output.write_text("# What freezing saves, predicted beside measured\n\n" + text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""cost: what freezing saves, as an order that holds whatever the machine."""
+
+import pytest
+from architectures import ARCHITECTURES
+from training import tiny_bert
+
+from adaptivefreeze import BottomUp, FreezeMask, Interleaved, Nothing, Timeline, TopDown, find_blocks
+from adaptivefreeze.cost import StepShape, optimizer_bytes, predict, run_ratio, step_ratio
+
+SHAPE = StepShape(8, 64)
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return find_blocks(tiny_bert(blocks=8))
+
+
+def ratio(stack, policy, **options):
+    return step_ratio(stack, policy.start(stack), SHAPE, **options)
+
+
+def test_the_deeper_the_cheaper_and_the_cache_cheapest(stack):
+    for policy in (BottomUp, TopDown):
+        ratios = [ratio(stack, policy(k)) for k in range(9)]
+        assert ratios[0] == 1
+        assert ratios == sorted(ratios, reverse=True)
+    for k in range(1, 9):
+        assert ratio(stack, BottomUp(k), cached=True) < ratio(stack, BottomUp(k)) < ratio(stack, TopDown(k))
+    assert ratio(stack, Nothing(), cached=True) == 1
+    assert ratio(stack, Interleaved(2), cached=True) == ratio(stack, Interleaved(2))
+
+
+def test_a_step_is_forward_input_gradient_and_weight_gradient(stack):
+    full = predict(stack, FreezeMask(8), SHAPE)
+    assert full.weight_gradient < full.forward <= full.input_gradient * 1.3
+    frozen = predict(stack, BottomUp(4).start(stack), SHAPE)
+    assert frozen.forward == full.forward
+    assert 0.3 < frozen.input_gradient / full.input_gradient < 0.6
+    top = predict(stack, TopDown(4).start(stack), SHAPE)
+    assert top.input_gradient == full.input_gradient  # the signal passes through what is frozen
+    assert top.weight_gradient == pytest.approx(frozen.weight_gradient, rel=0.01)
+
+
+def test_a_run_is_weighed_by_its_timeline(stack):
+    timeline = Timeline()
+    timeline.record(0, FreezeMask(8), "start")
+    timeline.record(30, FreezeMask.first(8, 4), "half")
+    half = ratio(stack, BottomUp(4))
+    assert run_ratio(stack, timeline, 40, SHAPE) == pytest.approx(0.75 + 0.25 * half)
+
+
+def test_optimizer_memory_is_of_what_trains(stack):
+    assert optimizer_bytes(stack, FreezeMask(8)) == stack.total * 2 * 4
+    mask = BottomUp(4).start(stack)
+    assert optimizer_bytes(stack, mask, moments=1) == stack.trainable_parameters(mask) * 4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_every_architecture_has_a_price(architecture):
+    stack = find_blocks(architecture.build(), architecture.tower)
+    ratios = [step_ratio(stack, FreezeMask.first(stack.depth, k), SHAPE) for k in range(1, stack.depth + 1)]
+    assert all(0 < r < 1 for r in ratios)
+    assert ratios == sorted(ratios, reverse=True)
