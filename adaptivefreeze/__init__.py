@@ -1,6 +1,7 @@
 """Freeze the blocks of a transformer that have stopped learning, and stop paying for them."""
 
 from .blocks import BlockStack, Unit, find_blocks
+from .cache import PrefixCache
 from .callback import FreezeCallback
 from .errors import RequestError
 from .freezer import Freezer, freeze
@@ -30,6 +31,7 @@ __all__ = [
     "Modules",
     "Nothing",
     "Policy",
+    "PrefixCache",
     "RequestError",
     "Timeline",
     "TopDown",

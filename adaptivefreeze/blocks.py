@@ -134,6 +134,15 @@ def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
     path, module, groups = _choose_tower(name, _towers(pretrained), tower)
     blocks = max(groups, key=lambda group: sum(p.numel() for b in group for m in b for p in m.parameters()))
     trace = _probe(module, blocks)
+    if trace is None:
+        # A bare encoder (DINOv2's) takes no sample by itself; the base model around it holds its embeddings.
+        around = [
+            (p, m) for p, m in reversed(pretrained) if path.startswith(f"{p}." if p else "") and m.base_model is m
+        ]
+        for outer_path, outer in (pair for pair in around if pair[0] != path):
+            if (trace := _probe(outer, blocks)) is not None:
+                path, module = outer_path, outer
+                break
     return _assemble(model, name, path, module, blocks, trace)
 
 
@@ -152,13 +161,6 @@ def _towers(
             by_class.setdefault(frozenset(type(m) for b in blocks for m in b), []).extend(blocks)
         if by_class:
             towers[path] = (module, list(by_class.values()))
-    if len(towers) == 1:
-        # An encoder that is a transformers model itself (DINOv2, OPT) belongs to the base model around it, which
-        # holds its embeddings.
-        path, (_, groups) = towers.popitem()
-        around = [(p, m) for p, m in pretrained if path.startswith(p) and m.base_model is m]
-        path, module = around[0] if around else (path, dict(pretrained)[path])
-        towers[path] = (module, groups)
     return towers
 
 
@@ -242,7 +244,7 @@ def _assemble(
         elif parameter.dim() == 2 or (parameter.dim() == 4 and unit == EMBEDDINGS):
             use = "matmul"
         elif parameter.dim() == 3 and key in block_of:
-            use = "expert"
+            use = "expert" if shares < 1 else "matmul"
         info = ParameterInfo(
             parameter_name,
             tuple(parameter.shape),

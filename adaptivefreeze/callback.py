@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import ExportableState
 
 from .blocks import BlockStack, find_blocks
+from .cache import PrefixCache
 from .errors import RequestError
 from .freezer import Freezer
 from .mask import FreezeMask
@@ -28,7 +29,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
     >>> trainer = Trainer(model=model, args=args, train_dataset=train,  # doctest: +SKIP
     ...                   callbacks=[FreezeCallback(BottomUp(6))])
 
-    `policy`: a Policy or its spec (`"bottom-up:6"`). `restore`: give the user's `requires_grad` flags and modes back
+    `policy`: a Policy or its spec (`"bottom-up:6"`). `cache`: True, or a `PrefixCache(memory="4GiB", disk=None)`: skip
+    the frozen prefix for examples seen before; it then runs in eval mode. `restore`: give the user's `requires_grad` flags and modes back
     when training ends, by an exception too; else the mask stays. `eval_frozen`: frozen units run in eval mode (no
     dropout). `tower`: which tower of a model with several.
 
@@ -41,7 +43,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self,
         policy: Policy | str,
         *,
-        cache: bool = False,
+        cache: PrefixCache | dict[str, Any] | bool = False,
         restore: bool = True,
         eval_frozen: bool = False,
         tower: str | None = None,
@@ -51,12 +53,12 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self.mask: FreezeMask | None = None
         self.timeline = Timeline()
         self.saved: dict[str, Any] | None = None  # set by Trainer when it restores callbacks from a checkpoint
-        if cache:
-            raise RequestError("the prefix cache is not part of this version: leave cache out.")
         self._options: dict[str, Any] = {"restore": restore, "eval_frozen": eval_frozen, "tower": tower}
+        self.cache: PrefixCache | None = _as_cache(cache)
         self._freezer: Freezer | None = None
         self._patches: list[tuple[Trainer, str, Any]] = []
         self._guarded = False
+        self._examples: int | None = None
 
     # What Trainer calls
 
@@ -80,9 +82,19 @@ class FreezeCallback(TrainerCallback, ExportableState):
         model: nn.Module = kwargs["model"]
         try:
             self._begin(model, kwargs.get("optimizer"), state)
+            if self.cache is not None and self.stack is not None and self.mask is not None:
+                self.cache.attach(model, self.stack)
+                self._examples = _count(kwargs.get("train_dataloader"))
+                self.cache.move(self.mask, passes=_passes_to_go(state), examples=self._examples)
         except BaseException:
             self._end(restore=True)
             raise
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.cache is not None:
+            self.cache.next_epoch()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -92,7 +104,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """For the checkpoint: the arguments that make this callback anew, and what it has decided so far."""
         return {
-            "args": {"policy": str(self.policy), **self._options},
+            "args": {"policy": str(self.policy), "cache": self.cache and self.cache.arguments(), **self._options},
             "attributes": {
                 "saved": {
                     "policy": str(self.policy),
@@ -105,6 +117,19 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     # For people
 
+    def move(self, mask: FreezeMask, reason: str, state: TrainerState) -> None:
+        """Make `mask` hold from now on, and note why. For policies, and for people who decide by themselves.
+
+        Raises `RequestError` when it leaves nothing to train, and `RuntimeError` outside of training.
+        """
+        if self._freezer is None:
+            raise RuntimeError("nothing is being trained: a mask can be moved between on_train_begin and on_train_end")
+        self._freezer.apply(mask)
+        self.mask = mask
+        self.timeline.record(state.global_step, mask, reason)
+        if self.cache is not None:
+            self.cache.move(mask, passes=_passes_to_go(state), examples=self._examples)
+
     def restore(self) -> None:
         """End freezing now and give the user's flags back. Harmless when nothing is frozen."""
         self._end(restore=True)
@@ -113,11 +138,20 @@ class FreezeCallback(TrainerCallback, ExportableState):
         """What every log line gains: how many units the frozen prefix has, and how much is frozen and trains."""
         if self.stack is None or self.mask is None:
             return {}
-        return {
+        measures: dict[str, float] = {
             "freeze/prefix": self.mask.prefix,
             "freeze/frozen_fraction": self.stack.frozen_fraction(self.mask),
             "freeze/trainable_parameters": self.stack.trainable_parameters(self.mask),
         }
+        if self.cache is not None:
+            stats = self.cache.stats
+            measures |= {
+                "freeze/cache_hit_rate": stats.hit_rate,
+                "freeze/cache_bytes": stats.memory_bytes + stats.disk_bytes,
+                "freeze/cache_seconds_saved": stats.seconds_saved,
+                "freeze/cache_seconds_spent": stats.seconds_spent,
+            }
+        return measures
 
     # One run
 
@@ -167,6 +201,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
             else:
                 vars(trainer)[name] = before
         self._patches = []
+        if self.cache is not None:
+            self.cache.detach()
         if self._freezer is not None:
             freezer, self._freezer = self._freezer, None
             if restore:
@@ -201,6 +237,29 @@ class FreezeCallback(TrainerCallback, ExportableState):
         setattr(trainer, name, functools.update_wrapper(bound, original))
         if for_this_run:
             self._patches.append((trainer, name, before))
+
+
+def _as_cache(cache: PrefixCache | dict[str, Any] | bool | None) -> PrefixCache | None:
+    if isinstance(cache, PrefixCache):
+        return cache
+    if isinstance(cache, dict):
+        return PrefixCache(**cache)
+    return PrefixCache() if cache else None
+
+
+def _passes_to_go(state: TrainerState) -> float | None:
+    """How many more times the training data is gone through; None where its length is not known."""
+    if not state.num_train_epochs or not state.max_steps:
+        return None
+    return (state.max_steps - state.global_step) * state.num_train_epochs / state.max_steps
+
+
+def _count(loader: Any) -> int | None:
+    """Training examples of this process."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):  # a stream
+        return None
 
 
 def _running_trainer() -> Trainer | None:

@@ -92,6 +92,18 @@ def run_ratio(
     return sum(step_ratio(stack, mask, shape, cached=cached) * held for mask, held in spans) / max(1, steps)
 
 
+def filling_pays(
+    stack: BlockStack, mask: FreezeMask, passes: float, shape: StepShape | None = None, *, overhead: float = 0.08
+) -> bool:
+    """Whether a cache of the frozen prefix earns back what filling it costs, with `passes` passes over the data to go.
+
+    The first of them fills it, at `overhead` of a step's time; in the others an example's prefix is not run.
+    """
+    frozen = predict(stack, mask, shape).total
+    saved = frozen - predict(stack, mask, shape, cached=True).total
+    return saved * (passes - 1) > overhead * frozen
+
+
 def optimizer_bytes(stack: BlockStack, mask: FreezeMask, *, moments: int = 2, bytes_per_value: int = 4) -> int:
     """Memory of the optimizer's state under `mask`; AdamW keeps two moments a value."""
     return stack.trainable_parameters(mask) * moments * bytes_per_value

@@ -250,6 +250,9 @@ class _OrderCheck:
             for path in unit.modules:
                 module = model.get_submodule(path)
                 self._handles.append(module.register_forward_pre_hook(self._entered(index)))
+        self._depth = stack.depth
+        last = model.get_submodule(stack.blocks[-1].modules[-1])
+        self._handles.append(last.register_forward_hook(self._last_ended))
 
     def _entered(self, index: int) -> Callable[..., None]:
         def note(*_: Any) -> None:
@@ -262,8 +265,12 @@ class _OrderCheck:
 
         return note
 
+    def _last_ended(self, *_: Any) -> None:
+        if len(set(self._seen)) == self._depth:
+            self.remove()
+
     def _finished(self, *_: Any) -> None:
-        self.remove()
+        self.remove()  # layer drop may have left a block out
 
     def remove(self) -> None:
         for handle in self._handles:

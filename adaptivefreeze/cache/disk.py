@@ -1,0 +1,182 @@
+"""DiskRows: rows of hidden states in a folder, append-only and checksummed, for this run and for later ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import mmap
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BufferedWriter
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"adaptivefreeze rows 1\n"
+_RECORD = struct.Struct("<16sIII")  # key, tokens, checksum of the row, checksum of this record's first 24 bytes
+
+
+@dataclass
+class _File:
+    """One file of rows: who reads it maps it into memory."""
+
+    path: Path
+    dtype: torch.dtype
+    width: tuple[int, ...]
+    view: mmap.mmap | None = None
+    writer: BufferedWriter | None = None
+    end: int = 0
+
+    @property
+    def token_bytes(self) -> int:
+        return math.prod(self.width) * self.dtype.itemsize
+
+
+class DiskRows:
+    """Maps a key, under a fingerprint, to a row of shape (tokens, …).
+
+    Each process appends to files of its own, so several share a folder without locks; a file is read only under the
+    fingerprint it was written for. A row whose checksum fails is never given out, a truncated file is read up to
+    where it breaks off, and a folder that cannot be written is said once and read from all the same.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.bytes = 0
+        self._writable = True
+        self._files: list[_File] = []
+        self._index: dict[str, dict[bytes, tuple[int, int, int, int]]] = {}  # fingerprint -> key -> place
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._give_up_writing(error)
+
+    def has(self, fingerprint: str, key: bytes) -> bool:
+        """Whether a row is known; its checksum is looked at when it is read."""
+        return key in self._known(fingerprint)
+
+    def get(self, fingerprint: str, key: bytes) -> torch.Tensor | None:
+        """The row of `key`, a copy on the host, or None where there is none or its checksum fails."""
+        place = self._known(fingerprint).get(key)
+        if place is None:
+            return None
+        number, offset, tokens, checksum = place
+        file = self._files[number]
+        size = tokens * file.token_bytes
+        data = self._read(file, offset, size)
+        if len(data) != size or zlib.crc32(data) != checksum:
+            logger.warning("A row in %s does not match its checksum: it is computed anew.", file.path)
+            del self._index[fingerprint][key]
+            return None
+        values = torch.frombuffer(bytearray(data), dtype=file.dtype) if size else torch.empty(0, dtype=file.dtype)
+        return values.reshape(tokens, *file.width)
+
+    def put(self, fingerprint: str, key: bytes, row: torch.Tensor) -> bool:
+        """Append `row`; False where nothing can be written any more."""
+        if not self._writable or self.has(fingerprint, key):
+            return False
+        value = row.detach().cpu().contiguous()
+        data = value.reshape(-1).view(torch.uint8).numpy().tobytes()
+        head = struct.pack("<16sII", key, value.shape[0], zlib.crc32(data))
+        try:
+            number = self._own_file(fingerprint, value)
+            file = self._files[number]
+            assert file.writer is not None
+            file.writer.write(head + struct.pack("<I", zlib.crc32(head)) + data)
+        except OSError as error:
+            self._give_up_writing(error)
+            return False
+        place = (number, file.end + _RECORD.size, int(value.shape[0]), zlib.crc32(data))
+        file.end += _RECORD.size + len(data)
+        self.bytes += _RECORD.size + len(data)
+        self._index[fingerprint][key] = place
+        return True
+
+    def close(self) -> None:
+        """Write out what is buffered and let go of the files."""
+        for file in self._files:
+            if file.writer is not None:
+                try:
+                    file.writer.close()
+                except OSError as error:
+                    self._give_up_writing(error)
+            if file.view is not None:
+                file.view.close()
+        self._files, self._index = [], {}
+
+    def _known(self, fingerprint: str) -> dict[bytes, tuple[int, int, int, int]]:
+        if fingerprint not in self._index:
+            self._index[fingerprint] = {}
+            for path in sorted(self.folder.glob(f"{fingerprint}-*.rows")):
+                try:
+                    self._scan(path, fingerprint)
+                except OSError as error:
+                    logger.warning("%s cannot be read (%s): its rows are computed anew.", path, error)
+        return self._index[fingerprint]
+
+    def _scan(self, path: Path, fingerprint: str) -> None:
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            header = stream.readline() + stream.readline()
+            try:
+                described = json.loads(header.removeprefix(_MAGIC))
+                dtype, width = getattr(torch, described["dtype"]), tuple(described["width"])
+            except (ValueError, KeyError, AttributeError, TypeError):
+                described = {}
+            if not header.startswith(_MAGIC) or described.get("fingerprint") != fingerprint:
+                logger.warning("%s was written for another model or by another program: it is left alone.", path)
+                return
+            file = _File(path, dtype, width)
+            self._files.append(file)
+            offset = len(header)
+            while offset + _RECORD.size <= size:
+                stream.seek(offset)
+                record = stream.read(_RECORD.size)
+                key, tokens, checksum, own = _RECORD.unpack(record)
+                end = offset + _RECORD.size + tokens * file.token_bytes
+                if zlib.crc32(record[:-4]) != own or end > size:
+                    logger.warning("%s breaks off after %d bytes: the rows before are used.", path, offset)
+                    break
+                self._index[fingerprint][key] = (len(self._files) - 1, offset + _RECORD.size, tokens, checksum)
+                offset = end
+
+    def _own_file(self, fingerprint: str, row: torch.Tensor) -> int:
+        name = str(row.dtype).removeprefix("torch.")
+        for number, file in enumerate(self._files):
+            if file.writer and file.path.name.startswith(fingerprint) and file.dtype == row.dtype:
+                if file.width == tuple(row.shape[1:]):
+                    return number
+        path = self.folder / f"{fingerprint}-{os.getpid()}-{os.urandom(4).hex()}.rows"
+        writer = path.open("xb")
+        described = {"fingerprint": fingerprint, "dtype": name, "width": list(row.shape[1:])}
+        header = _MAGIC + json.dumps(described).encode() + b"\n"
+        writer.write(header)
+        self._files.append(_File(path, row.dtype, tuple(row.shape[1:]), None, writer, len(header)))
+        return len(self._files) - 1
+
+    def _read(self, file: _File, offset: int, size: int) -> bytes:
+        if not size:
+            return b""
+        if file.view is None or len(file.view) < offset + size:
+            try:
+                if file.writer is not None:
+                    file.writer.flush()
+                if file.view is not None:
+                    file.view.close()
+                with file.path.open("rb") as stream:
+                    file.view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                logger.warning("%s cannot be read (%s).", file.path, error)
+                file.view = None
+                return b""
+        return file.view[offset : offset + size]
+
+    def _give_up_writing(self, error: OSError) -> None:
+        if self._writable:
+            logger.warning("Rows are no longer written to %s (%s); the run goes on.", self.folder, error)
+        self._writable = False

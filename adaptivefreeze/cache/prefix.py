@@ -1,0 +1,402 @@
+"""PrefixCache: an example seen again costs nothing below the frozen boundary."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import nn
+
+from ..blocks import BlockStack
+from ..cost import filling_pays
+from ..errors import RequestError
+from ..mask import FreezeMask
+from .bypass import Bypass, Unsuitable
+from .disk import DiskRows
+from .fingerprint import Fingerprints
+from .keys import Batch, read_batch
+from .size import parse_size
+from .store import RowStore
+
+logger = logging.getLogger(__name__)
+
+# What a Trainer passes through the model for the loss alone.
+LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
+PADDED_COLUMNS = 3
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+HALF_TOLERANCE = 5e-2
+
+
+@dataclass
+class CacheStats:
+    """What the cache did. `seconds_spent` on looking up, storing and checking; `seconds_saved` on prefixes not run,
+    estimated from the time that the prefixes which were run took. `declined`: why it stands aside, or None."""
+
+    hits: int = 0
+    misses: int = 0
+    carried: int = 0
+    rows: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    refused: int = 0
+    seconds_spent: float = 0.0
+    seconds_saved: float = 0.0
+    declined: str | None = None
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the examples looked up that needed no prefix from the bottom."""
+        return self.hits / max(1, self.hits + self.misses)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a result file."""
+        return {**asdict(self), "hit_rate": self.hit_rate}
+
+
+class PrefixCache:
+    """Stores what the frozen prefix of a model gives for an example, and skips the prefix when it comes again.
+
+    `memory`: budget for rows, `"4GiB"` or bytes; by default a quarter of what is free. `disk`: a folder for rows, that
+    later runs with the same prefix can use. `dropout`: probability of dropout on the rows while training; the prefix
+    itself runs in eval mode. `passes`: instead of one row in eval mode, so many rows an example with dropout at work,
+    used in turn, epoch by epoch.
+
+    Raises `RequestError` for a budget that is no size and for values out of range.
+    """
+
+    def __init__(
+        self,
+        memory: str | int | None = None,
+        disk: str | Path | None = None,
+        *,
+        dropout: float = 0.0,
+        passes: int = 0,
+    ) -> None:
+        self.memory = memory
+        self.disk = disk
+        if not 0 <= dropout < 1:
+            raise RequestError(f"dropout on cached rows must lie in [0, 1), not {dropout!r}.")
+        if isinstance(passes, bool) or not isinstance(passes, int) or passes < 0:
+            raise RequestError(f"passes must be a whole number, 0 or more, not {passes!r}.")
+        self.dropout = dropout
+        self.passes = passes
+        self.stats = CacheStats()
+        self._budget = parse_size(memory) if memory is not None else psutil.virtual_memory().available // 4
+        self._store = RowStore(self._budget)
+        self._rows_on_disk: DiskRows | None = None
+        self._model: nn.Module | None = None
+        self._boundary = 0
+        self._forget_run()
+
+    def arguments(self) -> dict[str, Any]:
+        """What makes this cache anew, as plain JSON."""
+        disk = None if self.disk is None else str(self.disk)
+        return {"memory": self.memory, "disk": disk, "dropout": self.dropout, "passes": self.passes}
+
+    # One run
+
+    def attach(self, model: nn.Module, stack: BlockStack) -> None:
+        """Stand ready to skip units of `model`. Rows of an earlier run are kept if its prefix was the same."""
+        self._model, self._stack = model, stack
+        self._tower = model.get_submodule(stack.tower)
+        self._modules = list(self._tower.modules())
+        self._parameters = inspect.signature(self._tower.forward).parameters
+        self._mixture = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
+        self._bypass = Bypass(model, stack)
+        before, self._prints = getattr(self, "_prints", None), Fingerprints(model, stack)
+        if before is not None and len(self._store):
+            kept = next((b for b in range(stack.depth + 1, 0, -1) if before.same(self._prints, b)), 0)
+            self._store.drop_above(kept)
+        if self.disk is not None:
+            self._rows_on_disk = DiskRows(self.disk)
+        self._outer_forward = vars(self._tower).get("forward")
+        self._original: Callable[..., Any] = self._tower.forward
+        wrapped = functools.partial(self._forward)
+        self._tower.forward = functools.update_wrapper(wrapped, self._original)
+        self._boundary = 0
+        self.stats = CacheStats()
+        self._forget_run()
+
+    def move(self, mask: FreezeMask, *, passes: float | None = None, examples: int | None = None) -> None:
+        """Skip the frozen prefix of `mask` from now on.
+
+        Rows stored at a shallower boundary are carried up as they are next needed; rows above the new boundary are
+        dropped. `passes`: how many more times the training data is gone through; `examples`: how many they are.
+        """
+        boundary = mask.prefix if mask.prefix >= 2 else 0
+        self._store.drop_above(boundary)
+        self._examples = examples
+        self._verified = False
+        if self.stats.declined is not None:
+            return
+        self._boundary = boundary
+        if boundary and passes is not None and not len(self._store) and self.disk is None:
+            if not filling_pays(self._stack, mask, passes):
+                self._decline(f"with {passes:.1f} passes over the data to go, filling it would not pay")
+
+    def next_epoch(self) -> None:
+        """A new pass over the data begins: every value of the prefix is compared with what rows were made from."""
+        self._epoch += 1
+        if self._boundary:
+            self._drop_changed(refresh=True)
+
+    def detach(self) -> None:
+        """Give the model its own forward passes back. Rows stay, for another run of the same prefix."""
+        if self._model is None:
+            return
+        if self._outer_forward is None:
+            del self._tower.forward
+        else:
+            self._tower.forward = self._outer_forward
+        self._bypass.remove()
+        if self._rows_on_disk is not None:
+            self._rows_on_disk.close()
+            self._rows_on_disk = None
+        self._model = None
+
+    # One forward pass of the tower
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._boundary or self._bypass.running:
+            return self._original(*args, **kwargs)
+        begin = time.perf_counter()
+        batch = self._readable(args, kwargs)
+        if batch is None:
+            return self._original(*args, **kwargs)
+        try:
+            self._drop_changed()
+            if not self._verified or not self._bypass.knows(batch):
+                self._check(batch)
+            hidden, computing = self._hidden(batch)
+        except Unsuitable as reason:
+            self._decline(str(reason))
+            return self._original(*args, **kwargs)
+        if self._tower.training and self.dropout:
+            hidden = nn.functional.dropout(hidden, self.dropout, inplace=False)
+        self.stats.seconds_spent += time.perf_counter() - begin - computing
+        self.stats.memory_bytes, self.stats.rows = self._store.bytes, len(self._store)
+        self.stats.refused = self._store.refused
+        if self._rows_on_disk is not None:
+            self.stats.disk_bytes = self._rows_on_disk.bytes
+        self._retire_if_useless()
+        return self._bypass.from_boundary(self._original, batch, self._boundary, hidden)
+
+    def _readable(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch | None:
+        """The inputs, where the bypass may serve them; None for a call that must run whole.
+
+        A single call in evaluation may ask for what is skipped; a training step that does will do so again.
+        """
+        given = dict(zip(self._parameters, args, strict=False)) | kwargs
+        given = {name: value for name, value in given.items() if value is not None and name not in LOSS_ARGUMENTS}
+        config = getattr(self._tower, "config", None)
+        tensors = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
+        rest = {n: v.item() if isinstance(v, torch.Tensor) else v for n, v in given.items() if n not in tensors}
+        if "use_cache" in self._parameters:
+            rest.setdefault("use_cache", False)
+        odd = next((n for n, v in rest.items() if not isinstance(v, (bool, int, float, str))), None)
+        reason = None
+        if any(given.get(wish, getattr(config, wish, False)) for wish in ("output_hidden_states", "output_attentions")):
+            reason = "the hidden states or attentions of all blocks are asked for"
+        elif any(t.requires_grad for t in tensors.values()):
+            reason = "its inputs come from something that trains"
+        elif odd is not None:
+            reason = f"its input {odd} is a {type(rest[odd]).__name__}, whose content cannot be told"
+        if reason is None:
+            try:
+                batch = read_batch(tensors, rest, self._salt(tensors, rest))
+            except ValueError as error:
+                reason = str(error)
+            else:
+                if not (self._mixture and batch.padded):
+                    return batch
+                reason = "its experts share their work between real tokens and padding"
+        if self._tower.training:
+            self._decline(reason)
+        return None
+
+    def _salt(self, tensors: dict[str, torch.Tensor], rest: dict[str, Any]) -> bytes:
+        device = next(iter(tensors.values())).device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        turn = self._epoch % self.passes if self.passes and self._tower.training else None
+        return repr((sorted(rest.items()), precision, turn)).encode()
+
+    def _hidden(self, batch: Batch) -> tuple[torch.Tensor, float]:
+        """The hidden state at the boundary, (batch, tokens, hidden), and the seconds that running prefixes took."""
+        found: dict[int, list[int]] = {}
+        rows: dict[int, torch.Tensor] = {}
+        for index, key in enumerate(batch.keys):
+            boundary, row = self._look_up(key)
+            found.setdefault(boundary, []).append(index)
+            if row is not None:
+                rows[index] = row
+        hits = batch.size - len(found.get(0, ()))
+        training = self._tower.training
+        self.stats.hits += hits
+        self.stats.misses += batch.size - hits
+        self._training_rows += batch.size * training
+        self._training_hits += hits * training
+        computing = 0.0
+        whole: torch.Tensor | None = None
+        for boundary, indices in sorted(found.items()):
+            if boundary == self._boundary:
+                continue
+            part = batch.select(indices)
+            start = _assemble(part, [rows[i] for i in indices]) if boundary else None
+            begin = time.perf_counter()
+            result = self._run_prefix(part, boundary, start)
+            seconds = time.perf_counter() - begin
+            computing += seconds
+            if boundary:
+                self.stats.carried += len(indices)
+            else:
+                self._prefix_seconds += seconds
+                self._prefix_rows += len(indices)
+            for position, index in enumerate(indices):
+                row = result[position] if batch.real is None else result[position, batch.real[index]]
+                self._keep(batch.keys[index], row)
+                rows[index] = row
+            if len(indices) == batch.size:
+                whole = result
+        if self._prefix_rows:
+            self.stats.seconds_saved += len(found.get(self._boundary, ())) * self._prefix_seconds / self._prefix_rows
+        return (whole if whole is not None else _assemble(batch, [rows[i] for i in range(batch.size)])), computing
+
+    def _look_up(self, key: bytes) -> tuple[int, torch.Tensor | None]:
+        """The deepest boundary up to the present one at which the example is known, and its row; 0 for none."""
+        known = self._store.boundary(key) or 0
+        if known < self._boundary and self._rows_on_disk is not None:
+            for boundary in range(self._boundary, max(known, 1), -1):
+                row = self._rows_on_disk.get(self._prints.chain(boundary), key)
+                if row is not None:
+                    row = row.to(self._prints.device)
+                    self._store.put(key, boundary, row)
+                    return boundary, row
+        return known, self._store.get(key) if known else None
+
+    def _keep(self, key: bytes, row: torch.Tensor) -> None:
+        self._store.put(key, self._boundary, row)
+        if self._rows_on_disk is not None:
+            self._rows_on_disk.put(self._prints.chain(self._boundary), key, row)
+
+    def _run_prefix(self, batch: Batch, start: int, hidden: torch.Tensor | None) -> torch.Tensor:
+        stochastic = self.passes and self._tower.training
+        with torch.no_grad(), _modes(self._modules, stochastic):
+            result = self._bypass.from_inputs(self._original, batch, self._boundary, start=start, hidden=hidden)
+        expected = (batch.size,) if batch.tokens is None else (batch.size, batch.tokens)
+        if tuple(result.shape[: len(expected)]) != expected:
+            raise Unsuitable(f"block {self._boundary - 2} gives {tuple(result.shape)} for a batch of {expected}")
+        return result
+
+    # Knowing when not to
+
+    def _check(self, batch: Batch) -> None:
+        """Compare the bypass with the whole forward pass, on this batch, in another width than its rows were made at."""
+        wide = _widened(batch)
+        cuda = [t.device.index or 0 for t in batch.tensors.values() if t.is_cuda][:1]
+        with torch.no_grad(), torch.random.fork_rng(devices=cuda), _modes(self._modules, False):
+            try:
+                whole = _first(self._bypass.learn(self._original, wide))
+                rows = self._bypass.from_inputs(self._original, batch, self._boundary)
+                real = batch.real or [slice(None)] * batch.size
+                if batch.tokens is not None and tuple(rows.shape[:2]) != (batch.size, batch.tokens):
+                    raise Unsuitable(f"block {self._boundary - 2} gives {tuple(rows.shape)} for {batch.tokens} tokens")
+                hidden = _assemble(wide, [rows[i, at] for i, at in enumerate(real)])
+                skipped = _first(self._bypass.from_boundary(self._original, wide, self._boundary, hidden))
+            except Unsuitable:
+                raise
+            except Exception as error:  # whatever a model's code does when its blocks are skipped, it must not run so
+                raise Unsuitable(f"its forward pass cannot be bypassed ({type(error).__name__}: {error})") from error
+        # Weights cast under no_grad must not serve the training pass that follows (pytorch caches them by autocast).
+        torch.clear_autocast_cache()
+        tolerance = TOLERANCE.get(whole.dtype, HALF_TOLERANCE)
+        if torch.is_autocast_enabled(whole.device.type):
+            tolerance = HALF_TOLERANCE
+        for index, at in enumerate(real):
+            if whole.shape != skipped.shape or not torch.allclose(
+                whole[index, at],
+                skipped[index, at],
+                rtol=tolerance,
+                atol=tolerance * float(whole[index, at].abs().max()),
+            ):
+                raise Unsuitable("bypassing its prefix changes what the model gives")
+        self._verified = True
+
+    def _drop_changed(self, *, refresh: bool = False) -> None:
+        first = self._prints.changed(self._boundary, refresh=refresh)
+        if first is not None and self._store.drop_above(first):
+            logger.warning("The values of a frozen unit changed: the rows made from them are dropped.")
+
+    def _retire_if_useless(self) -> None:
+        rounds = max(1, self.passes)
+        enough = 1.25 * rounds * (self._examples or 10_000)
+        if self._training_rows > enough and self._training_hits < 0.05 * self._training_rows:
+            self._decline("hardly any example comes again (inputs that change every epoch?)")
+        elif self._examples and self._store.refused and len(self._store) < 0.05 * self._examples:
+            self._decline(f"{self._budget} bytes hold {len(self._store)} of {self._examples} examples")
+
+    def _decline(self, reason: str) -> None:
+        self.stats.declined = reason
+        self._boundary = 0
+        self._store.drop_above(0)
+        logger.warning("The prefix cache stands aside: %s.", reason)
+
+    def _forget_run(self) -> None:
+        self._epoch = -1
+        self._verified = False
+        self._examples: int | None = None
+        self._training_rows = self._training_hits = 0
+        self._prefix_seconds, self._prefix_rows = 0.0, 0
+
+
+def _assemble(batch: Batch, rows: list[torch.Tensor]) -> torch.Tensor:
+    """Rows of shape (tokens, …) -> (batch, tokens, …), zeros at padding."""
+    if batch.real is None or batch.tokens is None:
+        return torch.stack(rows)
+    hidden = rows[0].new_zeros((batch.size, batch.tokens, *rows[0].shape[1:]))
+    for index, (at, row) in enumerate(zip(batch.real, rows, strict=True)):
+        hidden[index, at] = row
+    return hidden
+
+
+def _widened(batch: Batch) -> Batch:
+    """The batch with padded columns at its right, so that its width is neither its rows' nor its size."""
+    if batch.tokens is None or "attention_mask" not in batch.tensors:
+        return batch
+    extra = PADDED_COLUMNS + (batch.tokens + PADDED_COLUMNS == batch.size)
+    tensors = {
+        name: nn.functional.pad(t, [0, 0] * (t.dim() - 2) + [0, extra])
+        if t.dim() > 1 and t.shape[1] == batch.tokens
+        else t
+        for name, t in batch.tensors.items()
+    }
+    return Batch(tensors, batch.rest, batch.keys, batch.real, batch.tokens + extra)
+
+
+def _first(output: Any) -> torch.Tensor:
+    value = output if isinstance(output, torch.Tensor) else output[0]
+    if not isinstance(value, torch.Tensor):
+        raise Unsuitable(f"it gives a {type(output).__name__}, not a hidden state")
+    return value
+
+
+@contextmanager
+def _modes(modules: list[nn.Module], training: object) -> Iterator[None]:
+    """Eval mode inside, unless `training`; each module's own mode outside."""
+    before = [m.training for m in modules]
+    if not training:
+        for module in modules:
+            module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, before, strict=True):
+            module.training = mode

@@ -1,0 +1,137 @@
+"""The cache changes speed and nothing else: against the prefix in eval mode, bit for bit where shapes are equal."""
+
+import math
+
+import pytest
+import torch
+from architectures import ARCHITECTURES
+from training import BLOCKS, Sentences, losses, make_trainer, moved, tiny_bert, twin, weights
+from transformers import TrainerCallback
+
+from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, PrefixCache, find_blocks, freeze
+
+IN_ORDER = {"train_sampling_strategy": "sequential", "num_train_epochs": 3}
+
+
+class Moves(TrainerCallback):
+    """Moves the boundary of a FreezeCallback at given steps, up and down."""
+
+    def __init__(self, callback, plan):
+        self.callback, self.plan = callback, plan
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step in self.plan:
+            self.callback.move(FreezeMask.first(BLOCKS, self.plan[state.global_step]), "planned", state)
+
+
+def run(folder, cache, plan=None, policy=None, **settings):
+    callback = FreezeCallback(policy or BottomUp(2), cache=cache, eval_frozen=True)
+    model = tiny_bert()
+    callbacks = [callback, *([Moves(callback, plan)] if plan else [])]
+    trainer = make_trainer(model, folder, callbacks, **{**IN_ORDER, **settings})
+    trainer.train()
+    return trainer, callback
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"gradient_accumulation_steps": 2}, {"bf16": True}, {"eval_strategy": "epoch"}], ids=str
+)
+def test_static_is_bit_identical(tmp_path, settings):
+    plain, _ = run(tmp_path, False, **settings)
+    cached, callback = run(tmp_path, True, **settings)
+    assert losses(cached) == losses(plain)
+    assert not moved(weights(plain.model), weights(cached.model))
+    stats = callback.cache.stats
+    assert stats.declined is None
+    assert stats.misses == 24 + 8 * ("eval_strategy" in settings)
+    assert stats.hits == 2 * stats.misses
+    assert "forward" not in vars(cached.model.bert)
+    assert not any("forward" in vars(m) for m in cached.model.bert.modules())
+
+
+def test_a_moving_boundary_is_bit_identical(tmp_path):
+    """Deeper twice, thawed, deeper again: rows are carried up, dropped and computed anew, and nothing shows."""
+    plan = {3: 3, 8: 1, 9: 2, 14: 3}
+    plain, _ = run(tmp_path, False, plan, num_train_epochs=5)
+    cached, callback = run(tmp_path, True, plan, num_train_epochs=5)
+    assert losses(cached) == losses(plain)
+    assert not moved(weights(plain.model), weights(cached.model))
+    assert callback.cache.stats.carried > 0
+    assert callback.cache.stats.declined is None
+    assert callback.timeline.to_json()[1]["reason"] == "planned"
+
+
+def test_shuffled_batches_of_changing_width_agree_to_rounding(tmp_path):
+    class Ragged(Sentences):
+        def __getitem__(self, index):
+            row = self.rows[index]
+            length = int(row["attention_mask"].sum())
+            return {name: value[:length] for name, value in row.items()}
+
+    def collate(rows):
+        width = max(len(r["input_ids"]) for r in rows)
+        fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+        return {
+            name: torch.stack(
+                [torch.nn.functional.pad(r[name], (0, width - len(r[name])), value=fill[name]) for r in rows]
+            )
+            for name in fill
+        }
+
+    def train(cache):
+        callback = FreezeCallback(BottomUp(2), cache=cache, eval_frozen=True)
+        model = tiny_bert()
+        for module in model.modules():  # dropout above draws by width, which the two runs share
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        trainer = make_trainer(model, tmp_path, [callback], train_dataset=Ragged(), num_train_epochs=3)
+        trainer.data_collator = collate
+        trainer.train()
+        return trainer, callback
+
+    plain, _ = train(False)
+    cached, callback = train(True)
+    assert callback.cache.stats.hit_rate == pytest.approx(2 / 3)
+    for one, other in zip(losses(plain), losses(cached), strict=True):
+        assert math.isclose(one, other, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
+def test_every_architecture_is_equal_or_declined_with_a_reason(architecture):
+    model = architecture.build()
+    other = twin(model)
+    stack = find_blocks(model, architecture.tower)
+    depth = max(1, stack.depth - 1)
+    outcome = {}
+    for name, m in (("plain", other), ("cached", model)):
+        cache = PrefixCache() if name == "cached" else None
+        seen = []
+        with freeze(m, BottomUp(depth), tower=architecture.tower, eval_frozen=True) as freezer:
+            for module in m.get_submodule(stack.tower).modules():  # what eval mode of the units does not reach
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+                elif isinstance(getattr(module, "dropout", None), float):
+                    module.dropout = 0.0
+            optimizer = torch.optim.AdamW(m.parameters(), lr=1e-2)
+            freezer.watch(optimizer)
+            if cache:
+                cache.attach(m, stack)
+                cache.move(freezer.mask, passes=4, examples=8)
+            m.train()
+            for step in range(6):
+                torch.manual_seed(step)
+                loss = m(**architecture.inputs(step % 2)).loss
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                seen.append(loss.item())
+            if cache:
+                cache.detach()
+                outcome["stats"] = cache.stats
+        outcome[name] = (seen, weights(m))
+    assert outcome["stats"].declined is None or len(outcome["stats"].declined) > 10
+    assert outcome["cached"][0] == outcome["plain"][0], outcome["stats"].declined
+    assert not moved(outcome["plain"][1], outcome["cached"][1])
+    if outcome["stats"].declined is None:
+        assert (outcome["stats"].hits, outcome["stats"].misses) == (16, 8)
+    print(architecture, outcome["stats"].declined)

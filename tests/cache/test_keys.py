@@ -1,0 +1,61 @@
+"""Keys: one content, one key, in whatever batch and width; another content, another key."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptivefreeze.cache.keys import read_batch
+
+sentences = st.lists(st.lists(st.integers(1, 20), min_size=1, max_size=8), min_size=1, max_size=6)
+
+
+def padded(rows, width, left=False):
+    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        at = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, at], mask[index, at] = torch.tensor(row), 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def keys(tensors, rest=None, salt=b""):
+    return read_batch(tensors, rest or {}, salt).keys
+
+
+@given(sentences, st.integers(8, 12), st.integers(8, 12))
+@settings(deadline=None)
+def test_width_and_company_do_not_matter(rows, one, other):
+    apart = [keys(padded([row], other))[0] for row in rows]
+    assert list(keys(padded(rows, one))) == apart
+    assert len(set(apart)) == len({tuple(row) for row in rows})
+
+
+def test_everything_that_feeds_the_model_matters():
+    base = padded([[5, 6, 7]], 6)
+    types = torch.zeros(1, 6, dtype=torch.long)
+    others = [
+        padded([[5, 6, 8]], 6),
+        padded([[5, 6]], 6),
+        padded([[5, 6, 7]], 6, left=True),
+        {**base, "token_type_ids": types},
+        {**base, "token_type_ids": types + torch.tensor([[0, 1, 0, 0, 0, 0]])},
+        {**base, "input_ids": base["input_ids"].int()},
+        {**base, "attention_mask": torch.tensor([[1, 0, 1, 0, 0, 0]])},
+    ]
+    found = {keys(base)[0], keys(base, salt=b"bf16")[0], *(keys(other)[0] for other in others)}
+    assert len(found) == len(others) + 2
+    beyond = {**base, "token_type_ids": types + torch.tensor([[0, 0, 0, 0, 0, 9]])}
+    assert keys(beyond) == keys({**base, "token_type_ids": types})  # at padding
+
+
+def test_pictures_are_known_by_their_pixels():
+    pixels = torch.randn(3, 3, 4, 4)
+    pixels[2] = pixels[0]
+    found = keys({"pixel_values": pixels})
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_part_of_a_batch_keeps_its_keys():
+    batch = read_batch(padded([[1, 2], [3]], 4), {}, b"")
+    assert batch.select([1]).keys == (batch.keys[1],)
+    assert batch.padded
+    assert not read_batch(padded([[1, 2], [3, 4]], 2), {}, b"").padded

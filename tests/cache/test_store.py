@@ -1,0 +1,204 @@
+"""Rows in memory and on disk: what was put is what comes back, within the budget, and never a row that was altered."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adaptivefreeze import PrefixCache, RequestError
+from adaptivefreeze.cache.disk import DiskRows
+from adaptivefreeze.cache.size import parse_size
+from adaptivefreeze.cache.store import INDEX_BYTES, RowStore
+
+
+def key(number):
+    return number.to_bytes(16, "big")
+
+
+def row(number, tokens, width=4):
+    return torch.randn(tokens, width, generator=torch.Generator().manual_seed(number))
+
+
+operations = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(2, 5)), max_size=40)
+
+
+@given(operations, st.integers(2, 5))
+@settings(max_examples=60, deadline=None)
+def test_a_store_is_a_dictionary(puts, boundary):
+    store, expected = RowStore(10**9), {}
+    for number, tokens, at in puts:
+        assert store.put(key(number), at, row(number + at, tokens))
+        expected[number] = (at, row(number + at, tokens))
+    store.drop_above(boundary)
+    expected = {n: v for n, v in expected.items() if v[0] <= boundary}
+    assert len(store) == len(expected)
+    for number, (at, value) in expected.items():
+        assert store.boundary(key(number)) == at
+        assert torch.equal(store.get(key(number)), value)
+
+
+def test_dropped_rows_make_room():
+    store = RowStore(10**6)
+    for number in range(200):
+        assert store.put(key(number), 3, row(number, 8, 32))
+    before = store.bytes
+    store.drop_above(2)
+    for number in range(200, 400):
+        assert store.put(key(number), 2, row(number, 8, 32))
+    assert store.bytes == before
+
+
+@pytest.mark.parametrize("budget", [10_000, 100_000, 1_000_000])
+def test_what_is_over_the_budget_is_not_kept(budget):
+    store = RowStore(budget)
+    kept = sum(store.put(key(n), 2, row(n, 8, 32)) for n in range(3000))
+    assert kept < 3000
+    assert kept == len(store)
+    assert store.refused == 3000 - kept
+    assert 0.6 * budget < kept * (8 * 32 * 4 + INDEX_BYTES) <= store.bytes <= budget
+
+
+def test_rows_of_several_dtypes_and_widths():
+    store = RowStore(10**7)
+    rows = [row(1, 3), row(2, 3).bfloat16(), row(3, 3, 7), row(4, 0)]
+    for number, value in enumerate(rows):
+        store.put(key(number), 2, value)
+    assert all(torch.equal(store.get(key(n)), value) for n, value in enumerate(rows))
+
+
+@pytest.mark.slow
+def test_a_million_rows_are_held_once():
+    """10^6 rows of 32 tokens: resident memory grows by the rows and the index, not by a second copy of the data."""
+    code = """
+import psutil, torch
+from adaptivefreeze.cache.store import RowStore
+store, one = RowStore(8 * 2**30), torch.ones(32, 16)
+before = psutil.Process().memory_info().rss
+for n in range(10**6):
+    store.put(n.to_bytes(16, "big"), 3, one)
+print(len(store), store.bytes, psutil.Process().memory_info().rss - before)
+"""
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    rows, claimed, resident = map(int, output.split())
+    data = 10**6 * 32 * 16 * 4
+    assert rows == 10**6
+    assert resident <= claimed <= 1.2 * data
+
+
+def test_disk_rows_come_back_in_a_later_run(tmp_path):
+    first = DiskRows(tmp_path)
+    values = {n: row(n, n % 5) for n in range(20)}
+    for number, value in values.items():
+        assert first.put("aa", key(number), value)
+    assert not first.put("aa", key(3), values[3])  # append-only: what is there is not written again
+    assert torch.equal(first.get("aa", key(7)), values[7])
+    first.close()
+    later = DiskRows(tmp_path)
+    assert all(torch.equal(later.get("aa", key(n)), value) for n, value in values.items())
+    assert later.get("bb", key(1)) is None
+    assert not later.has("aa", key(99))
+    half = row(1, 3).bfloat16()
+    later.put("aa", key(99), half)
+    assert torch.equal(later.get("aa", key(99)), half)
+    later.close()
+
+
+def written(folder, count=10):
+    disk = DiskRows(folder)
+    for number in range(count):
+        disk.put("aa", key(number), row(number, 4))
+    disk.close()
+    return next(folder.glob("*.rows"))
+
+
+def test_an_altered_row_is_never_given_out(tmp_path, caplog):
+    path = written(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    disk = DiskRows(tmp_path)
+    assert disk.get("aa", key(9)) is None
+    assert "does not match its checksum" in caplog.text
+    assert torch.equal(disk.get("aa", key(8)), row(8, 4))
+
+
+def test_a_truncated_file_is_read_up_to_where_it_breaks_off(tmp_path, caplog):
+    path = written(tmp_path)
+    os.truncate(path, path.stat().st_size - 10)
+    disk = DiskRows(tmp_path)
+    assert [disk.has("aa", key(n)) for n in range(10)] == [True] * 9 + [False]
+    assert "breaks off" in caplog.text
+
+
+def test_a_file_of_another_model_is_refused(tmp_path, caplog):
+    path = written(tmp_path)
+    path.rename(tmp_path / path.name.replace("aa", "bb", 1))
+    assert not DiskRows(tmp_path).has("bb", key(1))
+    assert "was written for another model" in caplog.text
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x00" * 100, b"adaptivefreeze rows 1\nnot json\n"])
+def test_garbage_is_left_alone(tmp_path, garbage):
+    (tmp_path / "aa-1-x.rows").write_bytes(garbage)
+    assert not DiskRows(tmp_path).has("aa", key(1))
+    assert (tmp_path / "aa-1-x.rows").read_bytes() == garbage
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full to play a full disk")
+def test_a_full_disk_ends_writing_and_nothing_else(tmp_path, caplog):
+    disk = DiskRows(tmp_path)
+    disk.put("aa", key(0), row(0, 4))
+    file = disk._files[0]
+    file.writer.close()
+    file.writer = open("/dev/full", "wb", buffering=0)
+    assert not disk.put("aa", key(1), row(1, 4))
+    assert not disk.put("aa", key(2), row(2, 4))
+    assert caplog.text.count("no longer written") == 1
+    assert torch.equal(disk.get("aa", key(0)), row(0, 4))
+
+
+def test_a_folder_that_cannot_be_made_is_said_and_survived(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    disk = DiskRows(tmp_path / "file" / "folder")
+    assert "no longer written" in caplog.text
+    assert not disk.put("aa", key(0), row(0, 4))
+    assert disk.get("aa", key(0)) is None
+
+
+def test_two_processes_share_a_folder(tmp_path):
+    code = """
+import sys, torch
+from adaptivefreeze.cache.disk import DiskRows
+disk, first = DiskRows(sys.argv[1]), int(sys.argv[2])
+for n in range(first, first + 300):
+    disk.put("aa", n.to_bytes(16, "big"), torch.full((5, 4), float(n)))
+disk.close()
+"""
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(n)]) for n in (0, 200)]
+    assert [worker.wait() for worker in workers] == [0, 0]
+    disk = DiskRows(tmp_path)
+    assert all(torch.equal(disk.get("aa", key(n)), torch.full((5, 4), float(n))) for n in range(500))
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [("4GiB", 4 * 2**30), ("500 MB", 500 * 10**6), ("1.5k", 1536), (7, 7), ("10b", 10)]
+)
+def test_sizes(size, count):
+    assert parse_size(size) == count
+
+
+@pytest.mark.parametrize("size", ["", "many", "4 XB", "-1GB", "1..2GB", True])
+def test_a_budget_that_is_no_size_is_one_sentence(size):
+    with pytest.raises(RequestError, match="is no size of memory"):
+        PrefixCache(memory=size)
+
+
+@pytest.mark.parametrize("options", [{"dropout": 1.0}, {"dropout": -0.1}, {"passes": -1}, {"passes": 1.5}])
+def test_other_arguments_are_checked(options):
+    with pytest.raises(RequestError, match="must"):
+        PrefixCache(**options)
