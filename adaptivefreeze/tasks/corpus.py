@@ -1,0 +1,150 @@
+"""A data set before it is tokenised: tagged sentences or labelled texts in three splits, and their labels."""
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..errors import RequestError
+
+Kind: TypeAlias = Literal["ner", "classification"]
+KINDS: tuple[Kind, ...] = ("ner", "classification")
+SPLITS = ("train", "validation", "test")
+OUTSIDE = "O"
+
+_IOB = re.compile(r"O|[BI]-.+")
+# Fixed, so that "the first N training examples" are the same ones in every study.
+_SHUFFLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class TaggedSentences:
+    """Sentences for NER: ``tags[i][j]`` is the IOB tag of ``words[i][j]``."""
+
+    words: Sequence[Sequence[str]]
+    tags: Sequence[Sequence[str]]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def first(self, count: int | None) -> "TaggedSentences":
+        return TaggedSentences(self.words[:count], self.tags[:count])
+
+    def labels(self) -> set[str]:
+        return {tag for tags in self.tags for tag in tags}
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts for classification: ``classes[i]`` is the class of ``texts[i]``."""
+
+    texts: Sequence[str]
+    classes: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def first(self, count: int | None) -> "LabelledTexts":
+        return LabelledTexts(self.texts[:count], self.classes[:count])
+
+    def labels(self) -> set[str]:
+        return set(self.classes)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Three splits of one kind.
+
+    ``labels`` are those of all splits together: for NER ``O``, then ``B-`` and ``I-`` of each class in
+    alphabetical order; for classification in the data set's own order, else by number or alphabet.
+    ``notes`` say in sentences what was changed while reading.
+    """
+
+    kind: Kind
+    name: str
+    train: TaggedSentences | LabelledTexts
+    validation: TaggedSentences | LabelledTexts
+    test: TaggedSentences | LabelledTexts
+    labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def is_iob(tag: str) -> bool:
+    """Whether ``tag`` is ``O``, ``B-CLASS`` or ``I-CLASS``."""
+    return _IOB.fullmatch(tag) is not None
+
+
+def to_iob2(tags: Sequence[str]) -> list[str]:
+    """The IOB2 spelling of one sentence's IOB1 or IOB2 tags: every entity begins with ``B-``.
+
+    >>> to_iob2(["I-PER", "I-PER", "O", "I-LOC", "B-LOC"])
+    ['B-PER', 'I-PER', 'O', 'B-LOC', 'B-LOC']
+    """
+    converted = []
+    before = OUTSIDE
+    for tag in tags:
+        continues = before[2:] == tag[2:] and before != OUTSIDE
+        converted.append("B" + tag[1:] if tag.startswith("I-") and not continues else tag)
+        before = tag
+    return converted
+
+
+def tagged_corpus(name: str, splits: Mapping[str, TaggedSentences]) -> Corpus:
+    """A NER corpus with all tags in IOB2; sentences without words are left out.
+
+    Raises RequestError where a split has no sentence, or no split has an entity.
+    """
+    begun = empty = 0
+    ready: dict[str, TaggedSentences] = {}
+    for split in SPLITS:
+        words, tags = [], []
+        for sentence, given in zip(splits[split].words, splits[split].tags, strict=True):
+            if not sentence:
+                empty += 1
+                continue
+            converted = to_iob2(given)
+            begun += sum(old != new for old, new in zip(given, converted, strict=True))
+            words.append(sentence)
+            tags.append(converted)
+        ready[split] = TaggedSentences(words, tags)
+        _refuse_empty(name, split, ready[split])
+    seen = set().union(*(ready[split].labels() for split in SPLITS)) - {OUTSIDE}
+    if not seen:
+        raise RequestError(f"{name} has no entity: every tag is O; NER needs B-CLASS and I-CLASS tags as well.")
+    notes = []
+    if begun:
+        notes.append(f"{begun:,} entities of {name} began with I-: read as IOB1 and rewritten as IOB2.")
+    if empty:
+        notes.append(f"{empty:,} sentences of {name} have no words and are left out.")
+    labels = (OUTSIDE, *sorted(seen, key=lambda tag: (tag[2:], tag[0])))
+    return Corpus("ner", name, **ready, labels=labels, notes=tuple(notes))
+
+
+def labelled_corpus(name: str, splits: Mapping[str, LabelledTexts], order: Sequence[str] | None = None) -> Corpus:
+    """A classification corpus; ``order`` is the data set's own order of classes, where it has one.
+
+    The training texts are shuffled, always the same way: files sorted by class are common, and the first N
+    of them would be of one class. Raises RequestError for an empty split or a single class.
+    """
+    for split in SPLITS:
+        _refuse_empty(name, split, splits[split])
+    seen = set().union(*(splits[split].labels() for split in SPLITS))
+    if len(seen) < 2:
+        raise RequestError(f"{name} has the one class {seen.pop()!r}; classification needs two or more.")
+    train = splits["train"]
+    turn = list(range(len(train)))
+    random.Random(_SHUFFLE_SEED).shuffle(turn)
+    shuffled = LabelledTexts([train.texts[i] for i in turn], [train.classes[i] for i in turn])
+    labels = tuple(label for label in order if label in seen) if order else _sorted_classes(seen)
+    return Corpus("classification", name, shuffled, splits["validation"], splits["test"], labels)
+
+
+def _refuse_empty(name: str, split: str, examples: TaggedSentences | LabelledTexts) -> None:
+    if not len(examples):
+        raise RequestError(f"The {split} split of {name} is empty; it needs one example at least.")
+
+
+def _sorted_classes(classes: set[str]) -> tuple[str, ...]:
+    numbers = all(re.fullmatch(r"-?\d+", label) for label in classes)
+    return tuple(sorted(classes, key=int) if numbers else sorted(classes))

@@ -1,0 +1,1 @@
+"""The metric: ``evaluate.load`` takes this folder; ``scores`` computes it without ``evaluate``."""

@@ -1,0 +1,71 @@
+"""Scores of tags or classes, computed by scikit-learn and seqeval: accuracy, macro, weighted and entity F1.
+
+``macro_f1`` is the unweighted mean over all tags or classes that occur in the references or the predictions, and
+``weighted_f1`` the mean weighted by how often each occurs in the references, as in scikit-learn's classification
+report. A score without a denominator is 0.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+
+def tag_scores(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Scores of sentences of IOB2 tags, as many predicted as there are.
+
+    ``accuracy``, ``macro_f1`` and ``weighted_f1`` are over words and their tags, ``O`` included. ``entity_f1`` is
+    over entities, which count where borders and class are both right (seqeval, strict IOB2, micro average);
+    ``per_class`` has ``precision``, ``recall``, ``f1`` and ``support`` of the entities of each class.
+    """
+    from seqeval.metrics import classification_report
+    from seqeval.scheme import IOB2
+
+    flat_references = [tag for tags in references for tag in tags]
+    flat_predictions = [tag for tags in predictions for tag in tags]
+    scores = _word_scores(flat_references, flat_predictions)[0]
+    # seqeval's report fails where it finds nothing at all.
+    if all(tag == "O" for tag in flat_references) and all(tag == "O" for tag in flat_predictions):
+        return {**scores, "entity_f1": 0.0, "per_class": {}}
+    report = classification_report(
+        list(references), list(predictions), mode="strict", scheme=IOB2, output_dict=True, zero_division=0
+    )
+    averages = {"micro avg", "macro avg", "weighted avg"}
+    return {
+        **scores,
+        "entity_f1": float(report["micro avg"]["f1-score"]),
+        "per_class": {
+            name: {
+                "precision": float(row["precision"]),
+                "recall": float(row["recall"]),
+                "f1": float(row["f1-score"]),
+                "support": int(row["support"]),
+            }
+            for name, row in report.items()
+            if name not in averages
+        },
+    }
+
+
+def class_scores(references: Sequence[Hashable], predictions: Sequence[Hashable]) -> dict[str, Any]:
+    """Scores of texts and their classes; ``entity_f1`` is None, ``per_class`` as for tags, of each class."""
+    scores, per_class = _word_scores(references, predictions)
+    return {**scores, "entity_f1": None, "per_class": per_class}
+
+
+def _word_scores(references: Sequence[Any], predictions: Sequence[Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    names = sorted(set(references) | set(predictions))
+    numbers = {name: number for number, name in enumerate(names)}  # numbers are compared much faster than strings
+    true = [numbers[name] for name in references]
+    predicted = [numbers[name] for name in predictions]
+    columns = precision_recall_fscore_support(true, predicted, labels=range(len(names)), zero_division=0)
+    per_class = {
+        str(name): {"precision": float(p), "recall": float(r), "f1": float(f1), "support": int(support)}
+        for name, p, r, f1, support in zip(names, *columns, strict=True)
+    }
+    scores = {
+        "accuracy": float(accuracy_score(true, predicted)),
+        "macro_f1": sum(row["f1"] for row in per_class.values()) / len(per_class),
+        "weighted_f1": sum(row["f1"] * row["support"] for row in per_class.values()) / len(true),
+    }
+    return scores, per_class
