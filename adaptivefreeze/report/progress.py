@@ -1,0 +1,89 @@
+"""ProgressBar: what a study is doing and how long the rest will take, on standard error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..studies.compare import Watch
+from ..studies.result import FailedRun, RunResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..tasks import Task
+
+
+class ProgressBar(Watch):
+    """Draws a bar on a terminal, from `with` to its end; writes a line as each run ends, there and elsewhere.
+
+    >>> with ProgressBar() as watch:
+    ...     compare(task, watch=watch, ...)
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %"),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("loading", total=1, left="")
+        self._wanted = 0
+        self._number = 0
+
+    def __enter__(self) -> ProgressBar:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def study_begins(self, task: Task, runs: int, stored: int) -> None:
+        self._wanted, self._number = runs, stored
+        for warning in task.warnings:
+            self._say(f"Warning: {warning}")
+        if stored:
+            self._say(f"{stored} of {runs} runs are there already.")
+
+    def warming_up(self) -> None:
+        self._bar.update(self._task, description="warming up", completed=0, total=1, left="")
+
+    def run_begins(self, scenario: str, seed: int) -> None:
+        self._number += 1
+        description = f"run {self._number} of {self._wanted}: {scenario}, seed {seed}"
+        self._bar.update(self._task, description=description, completed=0)
+
+    def stepped(self, done: int, total: int, remaining: float | None) -> None:
+        self._bar.update(self._task, completed=done, total=total, left=_left(remaining))
+
+    def run_ended(self, run: RunResult | FailedRun) -> None:
+        number = f"[{self._number}/{self._wanted}]"
+        if isinstance(run, FailedRun):
+            self._say(f"{number} {run.scenario}, seed {run.seed}, failed. {run.error}")
+        else:
+            self._say(
+                f"{number} {run.scenario}, seed {run.seed}: {run.train_seconds:.1f} s of training, "
+                f"macro F1 {run.metrics.macro_f1:.4f}"
+            )
+
+    def _say(self, sentence: str) -> None:
+        self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _left(seconds: float | None) -> str:
+    """`about 3 min left`, for the whole study."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"about {seconds:.0f} s left"
+    if seconds < 90 * 60:
+        return f"about {seconds / 60:.0f} min left"
+    return f"about {seconds / 3600:.1f} h left"

@@ -1,0 +1,91 @@
+"""What a person sees in the terminal when a command has done its work."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..studies.result import FailedRun, RunResult
+from .inspection import renderables
+from .summary import Summary
+from .table import caption, columns, terminal, title
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..studies.inspection import Inspection
+
+_WIDE = 250
+"""Columns of what is no terminal: a table in a file or a pipe is not folded."""
+
+
+def show_study(summary: Summary, written: Sequence[Path], console: Console | None = None) -> None:
+    """The table of a study, its warnings and failures, and what was written where."""
+    console = console or _console()
+    _say(console, title(summary))
+    console.print()
+    table = terminal(summary, console)
+    console.print(table)
+    console.print()
+    if len(table.columns) <= len(columns(summary)):
+        _say(console, "The terminal is too narrow for all columns: they are in table.md.")
+    _say(console, caption(summary))
+    for warning in summary.warnings:
+        _say(console, f"Warning: {warning}", "yellow")
+    for run in summary.failures:
+        _say(console, f"Failed: {run.scenario}, seed {run.seed}. {run.error}", "red")
+    _say(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written)}")
+    if summary.failures:
+        _say(console, "The same command runs the failed runs again.")
+
+
+def show_training(run: RunResult | FailedRun, folder: Path, console: Console | None = None) -> None:
+    """The outcome of one training."""
+    console = console or _console()
+    if isinstance(run, FailedRun):
+        _say(console, f"Failed: {run.error}", "red")
+        return
+    metrics = run.metrics
+    scores = [("accuracy", metrics.accuracy), ("macro F1", metrics.macro_f1), ("weighted F1", metrics.weighted_f1)]
+    if metrics.entity_f1 is not None:
+        scores.append(("entity F1", metrics.entity_f1))
+    told = ", ".join(f"{name} {score:.4f}" for name, score in scores)
+    _say(console, f"{run.scenario}: {run.train_seconds:.1f} s of training, {run.steps} steps; test {told}")
+    _say(console, f"Model, tokenizer and result.json are in {folder}.")
+
+
+def show_inspection(inspection: Inspection, console: Console | None = None) -> None:
+    """Units, depths and how the tokenizer copes."""
+    console = console or _console()
+    for part in renderables(inspection):
+        console.print(part)
+
+
+def quieten_libraries() -> None:
+    """Keep the libraries' own bars, hints and warnings out of a command's output; errors still show."""
+    import datasets
+    import transformers
+
+    talk: Any = transformers.logging  # its functions are not annotated
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    for name in ("torch", "accelerate", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Undefined precision of a class that is never predicted is no news in the first epochs.
+    warnings.filterwarnings("ignore", module=r"(sklearn|seqeval|torch|transformers|accelerate)\b")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
+def _say(console: Console, sentence: str, style: str | None = None) -> None:
+    console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,43 @@
+"""What a run is predicted to cost: the shape of its steps, and their time against full fine-tuning."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from ..blocks import BlockStack
+from ..cost import StepShape, run_ratio
+from ..timeline import Timeline
+
+if TYPE_CHECKING:
+    from ..tasks import Task
+
+
+def step_shape(task: Task, batch_size: int) -> StepShape:
+    """The mean shape of a training step: batches are padded to their longest example, or all to `max_length`."""
+    if task.pad_to_max_length:
+        return StepShape(examples=batch_size, tokens=task.max_length)
+    lengths = [len(ids) for ids in task.train["input_ids"]]
+    random.Random(0).shuffle(lengths)
+    longest = [max(lengths[start : start + batch_size]) for start in range(0, len(lengths), batch_size)]
+    return StepShape(examples=min(batch_size, len(lengths)), tokens=round(sum(longest) / len(longest)))
+
+
+def share_seen_again(epochs: float) -> float:
+    """The share of a run's examples that were seen before in it: none in the first epoch, all after it."""
+    return 1 - 1 / epochs if epochs > 1 else 0.0
+
+
+def predicted_ratio(
+    stack: BlockStack, timeline: Timeline, steps: int, shape: StepShape, seen_again: float = 0.0
+) -> float:
+    """Predicted time of a run of `steps` steps / that of full fine-tuning.
+
+    `seen_again`: the share of the examples for which a cache skips the frozen prefix.
+    """
+    run = run_ratio(stack, timeline, steps, shape)
+    return (
+        run
+        if not seen_again
+        else ((1 - seen_again) * run + seen_again * run_ratio(stack, timeline, steps, shape, cached=True))
+    )

@@ -1,0 +1,212 @@
+"""RunResult and FailedRun: everything measured in one run, as one JSON file that is written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import RequestError
+
+SCHEMA = 1
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """What was trained on: `fingerprint` is the same for the same content, wherever it lies."""
+
+    kind: str
+    dataset: str
+    fingerprint: str
+    train_examples: int
+    labels: tuple[str, ...]
+    coverage: Mapping[str, Any] | None = None  # how the tokenizer copes with the words
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What was trained: `fingerprint` is the same for the same starting weights, whatever the name."""
+
+    name: str
+    blocks: int
+    parameters: int
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores on the test split, all between 0 and 1; `entity_f1` is None where there are no entities."""
+
+    accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    entity_f1: float | None = None
+    per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """Scores on the validation split after `step` steps and `seconds` of training steps."""
+
+    step: int
+    epoch: float
+    macro_f1: float
+    seconds: float
+    accuracy: float | None = None
+    weighted_f1: float | None = None
+    entity_f1: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run. Times are in seconds, sizes in bytes, energy in joules.
+
+    `train_seconds` and `energy_joules` hold training steps only; `eval_seconds` is all evaluation, validation and
+    test. `peak_memory_bytes` is what the run itself needed. `order` is its place among the runs of its process,
+    from 0. `settings` are those that the result depends on. `cache_stats` is what the prefix cache did, where there was
+    one.
+    """
+
+    scenario: str
+    seed: int
+    cache: bool
+    task: TaskRecord
+    model: ModelRecord
+    metrics: Metrics
+    validation: tuple[ValidationPoint, ...]
+    train_loss: float
+    train_seconds: float
+    eval_seconds: float
+    steps: int
+    samples_per_second: float
+    trainable_parameters: int
+    frozen_fraction: float
+    predicted_step_ratio: float
+    peak_memory_bytes: int
+    energy_joules: float | None
+    timeline: tuple[Mapping[str, Any], ...]
+    environment: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cache_stats: Mapping[str, Any] | None = None
+    order: int = 0
+    status: str = "done"
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, `schema` first."""
+        return _plain(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunResult:
+        """The result that `to_json` wrote; keys that it does not know are passed over.
+
+        Raises `ValueError` when the schema is another one or a field is missing.
+        """
+        known = _known(cls, value)
+        return cls(
+            **{
+                **known,
+                "task": _task(value),
+                "model": _build(ModelRecord, value, "model"),
+                "metrics": _build(Metrics, value, "metrics"),
+                "validation": tuple(ValidationPoint(**_known(ValidationPoint, point)) for point in known["validation"]),
+                "timeline": tuple(known["timeline"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """One run that did not end: `error` is a sentence that says why. The same command runs it again."""
+
+    scenario: str
+    seed: int
+    cache: bool
+    task: TaskRecord
+    model: ModelRecord
+    error: str
+    environment: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    order: int = 0
+    status: str = "failed"
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, `schema` first."""
+        return _plain(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> FailedRun:
+        """The record that `to_json` wrote. Raises `ValueError` as `RunResult.from_json` does."""
+        known = _known(cls, value)
+        return cls(**{**known, "task": _task(value), "model": _build(ModelRecord, value, "model")})
+
+
+def read_run(path: Path) -> RunResult | FailedRun:
+    """The run stored at `path`. Raises `RequestError` that names the file when it cannot be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no object")
+        if value.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is {value.get('schema')!r}, not {SCHEMA}")
+        kind = FailedRun if value.get("status") == "failed" else RunResult
+        return kind.from_json(value)
+    except (OSError, ValueError, TypeError) as error:
+        raise RequestError(
+            f"{path} is no result that this version can read ({error}): move it away or give another folder."
+        ) from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` to `path`, whole or not at all: a reader sees the old file or the new one, never a part.
+
+    Raises `ValueError` for numbers that JSON does not have (NaN, infinity).
+    """
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as UTF-8, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp makes it readable by its owner alone
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _plain(record: RunResult | FailedRun) -> dict[str, Any]:
+    value = asdict(record)
+    return {"schema": value.pop("schema"), "status": value.pop("status"), **value}
+
+
+def _known(record: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `value` that `record` has fields for."""
+    names = {f.name for f in fields(record)}
+    return {name: item for name, item in value.items() if name in names}
+
+
+def _build(record: type[_Record], value: Mapping[str, Any], key: str) -> _Record:
+    if not isinstance(value.get(key), Mapping):
+        raise ValueError(f"it has no {key!r}")
+    return record(**_known(record, value[key]))
+
+
+def _task(value: Mapping[str, Any]) -> TaskRecord:
+    task = dict(value["task"]) if isinstance(value.get("task"), Mapping) else {}
+    texts: dict[str, Sequence[str]] = {name: tuple(task.get(name) or ()) for name in ("labels", "warnings")}
+    return TaskRecord(**_known(TaskRecord, {**task, **texts}))

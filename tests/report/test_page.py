@@ -1,0 +1,59 @@
+"""report.html: one page that needs nothing beside it and shows what was stored as text, never as markup."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+from results import TASK, failed, made
+
+from adaptivefreeze.report.page import render
+from adaptivefreeze.report.summary import Summary
+
+
+def page(*runs):
+    return render(Summary.of(runs))
+
+
+def test_the_page_shows_table_plots_settings_environment_and_timelines():
+    text = page(made("nothing", seconds=20.0), made("bottom-up:2"), failed("head-only", 4, "Out of memory: try less."))
+    assert text.count("<svg") == 2
+    for part in ("bottom-up:2", "embeddings+0-1 | 2-3 head", "static", "batch size", "3.12", "B-LOC", "2.00"):
+        assert part in text
+    assert "seed 4, failed. Out of memory: try less." in text
+
+
+def test_the_page_loads_nothing_from_elsewhere():
+    loaded = re.findall(r"(?:src|href)=\"(?!#)([^\"]+)\"", page(made("nothing"), made("bottom-up:2")))
+    assert loaded == []
+
+
+def test_markup_in_names_is_shown_and_not_obeyed():
+    task = replace(TASK, dataset="<script>alert(1)</script>", warnings=("<b>mind</b>",))
+    text = page(made("modules:<img src=x>", task=task))
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "&lt;b&gt;mind" in text
+
+
+def test_the_page_is_well_formed():
+    opened = []
+
+    class Checker(HTMLParser):
+        void = frozenset({"meta", "path", "use", "rect", "br"})
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in self.void:
+                opened.append(tag)
+
+        def handle_endtag(self, tag):
+            if tag not in self.void:
+                assert opened.pop() == tag
+
+    Checker().feed(page(made("nothing"), failed()))
+    assert opened == []
+
+
+def test_a_study_of_failures_alone_has_a_page_without_plots():
+    text = page(failed("nothing"))
+    assert "<svg" not in text
+    assert "Out of memory" in text

@@ -1,0 +1,79 @@
+"""Summary: rows from runs, compared with full fine-tuning."""
+
+from statistics import stdev
+
+import pytest
+from results import failed, made
+
+from adaptivefreeze.report.summary import Spread, Summary, scenario_key
+
+
+def row(summary, scenario):
+    return next(row for row in summary.rows if row.scenario == scenario)
+
+
+def test_speedup_is_against_the_mean_of_the_unfrozen_runs():
+    summary = Summary.of(
+        [made("bottom-up:0", seconds=22.0), made("top-down:0", seconds=18.0), made("bottom-up:2", seconds=10.0)]
+    )
+    assert row(summary, "bottom-up:2").speedup == Spread(2.0)
+    assert row(summary, "bottom-up:0").speedup.mean == pytest.approx(20 / 22)
+    assert row(summary, "bottom-up:2").predicted_speedup == Spread(2.0)
+
+
+def test_without_an_unfrozen_run_there_is_no_speedup_and_a_warning_says_so():
+    summary = Summary.of([made("bottom-up:2"), made("head-only")])
+    assert all(row.speedup is None for row in summary.rows)
+    assert any("No unfrozen run" in warning for warning in summary.warnings)
+
+
+def test_seeds_give_a_mean_and_a_sample_standard_deviation():
+    summary = Summary.of([made(seed=s, macro_f1=f1) for s, f1 in enumerate((0.80, 0.82, 0.87))])
+    assert summary.rows[0].seeds == (0, 1, 2)
+    assert summary.rows[0].macro_f1.mean == pytest.approx(0.83)
+    assert summary.rows[0].macro_f1.sd == pytest.approx(stdev((0.80, 0.82, 0.87)))
+
+
+def test_time_to_quality_is_the_first_evaluation_within_a_fifth_of_a_point():
+    full = made("nothing", curve=((4.0, 0.70), (8.0, 0.900)))
+    near = made("bottom-up:2", curve=((2.0, 0.897), (4.0, 0.8985), (6.0, 0.91)))
+    never = made("head-only", curve=((1.0, 0.5), (2.0, 0.6)))
+    summary = Summary.of([full, near, never])
+    assert row(summary, "bottom-up:2").to_quality == Spread(4.0)
+    assert row(summary, "nothing").to_quality == Spread(8.0)
+    assert row(summary, "head-only").to_quality is None
+
+
+def test_time_to_quality_compares_within_a_seed():
+    runs = [
+        made("nothing", 0, curve=((8.0, 0.9),)),
+        made("nothing", 1, curve=((8.0, 0.5),)),
+        made("bottom-up:2", 0, curve=((3.0, 0.6), (5.0, 0.9))),
+        made("bottom-up:2", 1, curve=((3.0, 0.6), (5.0, 0.9))),
+    ]
+    assert row(Summary.of(runs), "bottom-up:2").to_quality == Spread(4.0, stdev((5.0, 3.0)))
+
+
+def test_a_failed_run_has_a_row_with_its_seed():
+    summary = Summary.of([failed("bottom-up:1", 3)])
+    assert summary.rows[0].failed == (3,)
+    assert summary.rows[0].macro_f1 is None
+
+
+def test_rows_stand_policy_by_policy_and_by_number():
+    names = ["top-down:3", "bottom-up:12", "bottom-up:9", "head-only", "nothing", "bottom-up:0.5", "unheard-of:1"]
+    ordered = sorted(names, key=scenario_key)
+    assert ordered == [
+        "nothing", "bottom-up:0.5", "bottom-up:9", "bottom-up:12", "top-down:3", "head-only", "unheard-of:1",
+    ]  # fmt: skip
+
+
+def test_a_cache_that_stood_aside_is_told():
+    run = made(cache=True, cache_stats={"hits": 0, "declined": "the inputs change every epoch"})
+    assert "The cache stood aside in bottom-up:2: the inputs change every epoch" in Summary.of([run]).warnings
+
+
+def test_runs_measured_on_different_machines_are_told_apart_in_a_warning():
+    runs = [made("nothing"), made("bottom-up:2", environment={"device": "cuda", "threads": 8})]
+    assert any("different environments" in warning for warning in Summary.of(runs).warnings)
+    assert Summary.of(runs[:1]).warnings == ()
