@@ -2,8 +2,8 @@
 
     python benchmarks/cost.py [--device cpu|cuda] [--rounds 5] [--output benchmarks/results/cost.md]
 
-Each round runs one step of every mask, in turn, on one model; a row is the median over rounds of (mask / full of the same
-round), so that a machine that slows down slows both.
+Each round runs one step of every mask, in turn, on one model; a row is the median over rounds of (mask / full of
+the same round), so that a machine that slows down slows both.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
     full = seconds["nothing"]
     shape = StepShape(options.batch, options.tokens)
     lines = [
-        f"BERT 12×768, batch {options.batch} × {options.tokens} tokens, AdamW, gradient clipping; {options.rounds} rounds.",
+        f"BERT 12×768, batch {options.batch} × {options.tokens} tokens, AdamW, clipping; {options.rounds} rounds.",
         f"{describe(options.device)}. A full step takes {statistics.median(full):.3f} s (median).",
         "",
         "| policy | measured step / full | predicted | predicted / measured |",

@@ -17,4 +17,5 @@ def describe(device: str = "cpu") -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         chip = f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
-    return f"{chip}; Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{chip}; Python {platform.python_version()}, {versions}"

@@ -148,7 +148,8 @@ ARCHITECTURES = (
     Architecture("bert", _model("BertForTokenClassification", "BertConfig", **SMALL), 3, token_batch),
     Architecture("bert-text", _model("BertForSequenceClassification", "BertConfig", **SMALL), 3, text_batch),
     Architecture("roberta", _model("RobertaForTokenClassification", "RobertaConfig", **SMALL), 3, token_batch),
-    Architecture("xlm-roberta", _model("XLMRobertaForTokenClassification", "XLMRobertaConfig", **SMALL), 3, token_batch),
+    Architecture("xlm-roberta", _model("XLMRobertaForTokenClassification", "XLMRobertaConfig", **SMALL), 3,
+                 token_batch),
     Architecture("camembert", _model("CamembertForTokenClassification", "CamembertConfig", **SMALL), 3, token_batch),
     Architecture(
         "distilbert",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,11 +101,8 @@ class Bypass:
 
         Shape (batch, tokens, hidden). Nothing above the boundary runs.
         """
-        with self._running(self._prepared(batch, start, hidden, stop)) as run:
-            try:
-                forward(**batch.tensors, **batch.rest)
-            except _Reached:
-                pass
+        with self._running(self._prepared(batch, start, hidden, stop)) as run, suppress(_Reached):
+            forward(**batch.tensors, **batch.rest)
         if run.result is None:
             raise Unsuitable(f"its forward pass never came to block {stop - 2}")
         return run.result
@@ -147,7 +144,7 @@ class Bypass:
         stem = self._stems.get(key) if run.start else None
         if stem is None:
             return original(*args, **kwargs)
-        sizes = {"batch": run.batch, "tokens": run.tokens}
+        sizes = {"batch": run.batch, "tokens": run.tokens or 0}
         shape = [sizes[d] if isinstance(d, str) else d for d in stem.shape]
         return torch.empty(shape, dtype=stem.dtype, device=stem.device)  # its shape is all that is read
 

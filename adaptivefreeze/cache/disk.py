@@ -148,9 +148,9 @@ class DiskRows:
     def _own_file(self, fingerprint: str, row: torch.Tensor) -> int:
         name = str(row.dtype).removeprefix("torch.")
         for number, file in enumerate(self._files):
-            if file.writer and file.path.name.startswith(fingerprint) and file.dtype == row.dtype:
-                if file.width == tuple(row.shape[1:]):
-                    return number
+            like = (file.dtype, file.width) == (row.dtype, tuple(row.shape[1:]))
+            if file.writer and like and file.path.name.startswith(fingerprint):
+                return number
         path = self.folder / f"{fingerprint}-{os.getpid()}-{os.urandom(4).hex()}.rows"
         writer = path.open("xb")
         described = {"fingerprint": fingerprint, "dtype": name, "width": list(row.shape[1:])}

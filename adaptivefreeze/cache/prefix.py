@@ -25,7 +25,7 @@ from .disk import DiskRows
 from .fingerprint import Fingerprints
 from .keys import Batch, read_batch
 from .size import parse_size
-from .store import RowStore
+from .store import stores_for
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +91,13 @@ class PrefixCache:
         self.passes = passes
         self.stats = CacheStats()
         self._budget = parse_size(memory) if memory is not None else psutil.virtual_memory().available // 4
-        self._store = RowStore(self._budget)
+        self._device = torch.device("cpu")
+        self._store = stores_for(self._device, self._budget)
         self._rows_on_disk: DiskRows | None = None
         self._model: nn.Module | None = None
+        self._last_prints: Fingerprints | None = None
         self._boundary = 0
+        self._examples: int | None = None
         self._forget_run()
 
     def arguments(self) -> dict[str, Any]:
@@ -112,7 +115,11 @@ class PrefixCache:
         self._parameters = inspect.signature(self._tower.forward).parameters
         self._mixture = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
         self._bypass = Bypass(model, stack)
-        before, self._prints = getattr(self, "_prints", None), Fingerprints(model, stack)
+        before, self._prints = self._last_prints, Fingerprints(model, stack)
+        self._last_prints = self._prints
+        if self._prints.device != self._device:
+            self._device = self._prints.device
+            self._store = stores_for(self._device, self._budget)
         if before is not None and len(self._store):
             kept = next((b for b in range(stack.depth + 1, 0, -1) if before.same(self._prints, b)), 0)
             self._store.drop_above(kept)
@@ -139,9 +146,9 @@ class PrefixCache:
         if self.stats.declined is not None:
             return
         self._boundary = boundary
-        if boundary and passes is not None and not len(self._store) and self.disk is None:
-            if not filling_pays(self._stack, mask, passes):
-                self._decline(f"with {passes:.1f} passes over the data to go, filling it would not pay")
+        empty = not len(self._store) and self.disk is None
+        if boundary and empty and passes is not None and not filling_pays(self._stack, mask, passes):
+            self._decline(f"with {passes:.1f} passes over the data to go, filling it would not pay")
 
     def next_epoch(self) -> None:
         """A new pass over the data begins: every value of the prefix is compared with what rows were made from."""
@@ -183,7 +190,7 @@ class PrefixCache:
         if self._tower.training and self.dropout:
             hidden = nn.functional.dropout(hidden, self.dropout, inplace=False)
         self.stats.seconds_spent += time.perf_counter() - begin - computing
-        self.stats.memory_bytes, self.stats.rows = self._store.bytes, len(self._store)
+        self.stats.memory_bytes, self.stats.rows = self._store.used_bytes, len(self._store)
         self.stats.refused = self._store.refused
         if self._rows_on_disk is not None:
             self.stats.disk_bytes = self._rows_on_disk.bytes
@@ -277,7 +284,6 @@ class PrefixCache:
             for boundary in range(self._boundary, max(known, 1), -1):
                 row = self._rows_on_disk.get(self._prints.chain(boundary), key)
                 if row is not None:
-                    row = row.to(self._prints.device)
                     self._store.put(key, boundary, row)
                     return boundary, row
         return known, self._store.get(key) if known else None
@@ -299,7 +305,7 @@ class PrefixCache:
     # Knowing when not to
 
     def _check(self, batch: Batch) -> None:
-        """Compare the bypass with the whole forward pass, on this batch, in another width than its rows were made at."""
+        """Compare the bypass with the whole forward pass on this batch, in another width than its rows were made at."""
         wide = _widened(batch)
         cuda = [t.device.index or 0 for t in batch.tensors.values() if t.is_cuda][:1]
         with torch.no_grad(), torch.random.fork_rng(devices=cuda), _modes(self._modules, False):
@@ -352,18 +358,22 @@ class PrefixCache:
     def _forget_run(self) -> None:
         self._epoch = -1
         self._verified = False
-        self._examples: int | None = None
+        self._examples = None
         self._training_rows = self._training_hits = 0
         self._prefix_seconds, self._prefix_rows = 0.0, 0
 
 
 def _assemble(batch: Batch, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Rows of shape (tokens, …) -> (batch, tokens, …), zeros at padding."""
+    """Rows of shape (tokens, …) -> (batch, tokens, …) on the inputs' device, zeros at padding."""
+    device = next(iter(batch.tensors.values())).device
     if batch.real is None or batch.tokens is None:
-        return torch.stack(rows)
-    hidden = rows[0].new_zeros((batch.size, batch.tokens, *rows[0].shape[1:]))
+        return torch.stack([row.to(device, non_blocking=True) for row in rows])
+    hidden = torch.zeros((batch.size, batch.tokens, *rows[0].shape[1:]), dtype=rows[0].dtype, device=device)
     for index, (at, row) in enumerate(zip(batch.real, rows, strict=True)):
-        hidden[index, at] = row
+        if isinstance(at, slice):
+            hidden[index, at].copy_(row, non_blocking=True)
+        else:
+            hidden[index, at] = row.to(device, non_blocking=True)
     return hidden
 
 

@@ -1,9 +1,10 @@
-"""RowStore: rows of hidden states in memory, packed without padding, up to a budget."""
+"""Rows of hidden states in memory, packed without padding, each store up to its budget."""
 
 from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -51,7 +52,7 @@ class RowStore:
         return len(self._slots)
 
     @property
-    def bytes(self) -> int:
+    def used_bytes(self) -> int:
         """Bytes taken: whole chunks, and the index."""
         return self._chunk_bytes + INDEX_BYTES * len(self._offset)
 
@@ -106,7 +107,7 @@ class RowStore:
         if not arena.chunks or arena.used + length > arena.chunks[-1].shape[0]:
             # Room is for rows like this one and for their index; the last chunk may be smaller than the others.
             row_bytes = length * arena.token_bytes
-            rows = (self.budget - self.bytes) // (row_bytes + INDEX_BYTES)
+            rows = (self.budget - self.used_bytes) // (row_bytes + INDEX_BYTES)
             limit = max(1, min(CHUNK_BYTES, self.budget // 8) // max(1, row_bytes))
             tokens = min(rows, limit) * length
             if rows < 1:
@@ -115,7 +116,7 @@ class RowStore:
             arena.chunks.append(chunk)
             arena.used = 0
             self._chunk_bytes += chunk.nbytes
-        elif self.bytes + INDEX_BYTES > self.budget:
+        elif self.used_bytes + INDEX_BYTES > self.budget:
             return None
         slot = len(self._offset)
         for column, value in (
@@ -136,3 +137,56 @@ class RowStore:
                 return number
         self._arenas.append(_Arena(width, row.dtype))
         return len(self._arenas) - 1
+
+
+class Tiers:
+    """Stores in order of nearness: a row is kept in the first that has room for it."""
+
+    def __init__(self, stores: Sequence[RowStore]) -> None:
+        self.stores = tuple(stores)
+
+    def __len__(self) -> int:
+        return sum(len(store) for store in self.stores)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes taken in all stores."""
+        return sum(store.used_bytes for store in self.stores)
+
+    @property
+    def refused(self) -> int:
+        """How often a row found room in none of them."""
+        return self.stores[-1].refused
+
+    def boundary(self, key: bytes) -> int | None:
+        """How many units the row of `key` has behind it, or None for an unknown key."""
+        return next((found for store in self.stores if (found := store.boundary(key)) is not None), None)
+
+    def get(self, key: bytes) -> torch.Tensor:
+        """The row of `key`, a view, wherever it lies. Raises `KeyError` for an unknown key."""
+        for store in self.stores:
+            if store.boundary(key) is not None:
+                return store.get(key)
+        raise KeyError(key)
+
+    def put(self, key: bytes, boundary: int, row: torch.Tensor) -> bool:
+        """Keep a copy of `row`, where the former one lay or in the first with room. False where none has."""
+        for store in self.stores:
+            if store.boundary(key) is not None:
+                if store.put(key, boundary, row):
+                    return True
+                break  # its own store gave it up: another may have room
+        return any(store.put(key, boundary, row) for store in self.stores)
+
+    def drop_above(self, boundary: int) -> int:
+        """Forget the rows that have more than `boundary` units behind them; how many they were."""
+        return sum(store.drop_above(boundary) for store in self.stores)
+
+
+def stores_for(device: torch.device, budget: int) -> Tiers:
+    """Where rows for a model on `device` are kept: `budget` bytes of the host; before them, on a CUDA device, a quarter
+    of its free memory, and the host's rows in pinned memory."""
+    if device.type != "cuda":
+        return Tiers([RowStore(budget)])
+    free, _ = torch.cuda.mem_get_info(device)
+    return Tiers([RowStore(free // 4, device), RowStore(budget, pinned=True)])

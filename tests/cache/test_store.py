@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adaptivefreeze import PrefixCache, RequestError
 from adaptivefreeze.cache.disk import DiskRows
 from adaptivefreeze.cache.size import parse_size
-from adaptivefreeze.cache.store import INDEX_BYTES, RowStore
+from adaptivefreeze.cache.store import INDEX_BYTES, RowStore, Tiers
 
 
 def key(number):
@@ -42,15 +42,36 @@ def test_a_store_is_a_dictionary(puts, boundary):
         assert torch.equal(store.get(key(number)), value)
 
 
+def test_tiers_fill_the_nearest_first():
+    near, far = RowStore(10_000), RowStore(10**6)
+    tiers = Tiers([near, far])
+    values = {n: row(n, 8, 32) for n in range(100)}
+    assert all(tiers.put(key(n), 2, value) for n, value in values.items())
+    assert 0 < len(near) < len(far)
+    assert len(tiers) == 100
+    assert tiers.refused == 0
+    assert all(torch.equal(tiers.get(key(n)), value) for n, value in values.items())
+    for number in values:  # carried up: each where it lies
+        assert tiers.put(key(number), 3, values[number] + 1)
+    assert len(tiers) == 100
+    assert tiers.boundary(key(0)) == tiers.boundary(key(99)) == 3
+    assert torch.equal(tiers.get(key(99)), values[99] + 1)
+    assert tiers.put(key(0), 3, row(5, 9, 32))  # longer than its place: it moves
+    assert torch.equal(tiers.get(key(0)), row(5, 9, 32))
+    assert tiers.drop_above(2) == 100
+    with pytest.raises(KeyError):
+        tiers.get(key(1))
+
+
 def test_dropped_rows_make_room():
     store = RowStore(10**6)
     for number in range(200):
         assert store.put(key(number), 3, row(number, 8, 32))
-    before = store.bytes
+    before = store.used_bytes
     store.drop_above(2)
     for number in range(200, 400):
         assert store.put(key(number), 2, row(number, 8, 32))
-    assert store.bytes == before
+    assert store.used_bytes == before
 
 
 @pytest.mark.parametrize("budget", [10_000, 100_000, 1_000_000])
@@ -60,7 +81,7 @@ def test_what_is_over_the_budget_is_not_kept(budget):
     assert kept < 3000
     assert kept == len(store)
     assert store.refused == 3000 - kept
-    assert 0.6 * budget < kept * (8 * 32 * 4 + INDEX_BYTES) <= store.bytes <= budget
+    assert 0.6 * budget < kept * (8 * 32 * 4 + INDEX_BYTES) <= store.used_bytes <= budget
 
 
 def test_rows_of_several_dtypes_and_widths():
@@ -81,7 +102,7 @@ store, one = RowStore(8 * 2**30), torch.ones(32, 16)
 before = psutil.Process().memory_info().rss
 for n in range(10**6):
     store.put(n.to_bytes(16, "big"), 3, one)
-print(len(store), store.bytes, psutil.Process().memory_info().rss - before)
+print(len(store), store.used_bytes, psutil.Process().memory_info().rss - before)
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     rows, claimed, resident = map(int, output.split())
@@ -155,7 +176,7 @@ def test_a_full_disk_ends_writing_and_nothing_else(tmp_path, caplog):
     disk.put("aa", key(0), row(0, 4))
     file = disk._files[0]
     file.writer.close()
-    file.writer = open("/dev/full", "wb", buffering=0)
+    file.writer = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
     assert not disk.put("aa", key(1), row(1, 4))
     assert not disk.put("aa", key(2), row(2, 4))
     assert caplog.text.count("no longer written") == 1

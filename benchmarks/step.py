@@ -1,0 +1,177 @@
+"""Steady step with the prefix cache against a full step, on a 12×768 BERT with random weights. Nothing is downloaded.
+
+    python benchmarks/step.py [--device cpu|cuda] [--rounds 5] [--batch 8 --tokens 64] [--dtype fp32] [--output FILE]
+
+A round runs one step of each row in turn, in one process; a figure is the median over rounds of (row / full step of
+the same round). «ideal» is (12 − k) / 12: no model work below the boundary, and none for the cache. On a CUDA
+device the losses of a short cached training are compared with those of the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from machine import describe
+from transformers import BertConfig, BertForTokenClassification
+
+from adaptivefreeze import BottomUp, PrefixCache, freeze
+
+DEPTHS = (3, 6, 9)
+BLOCKS = 12
+
+
+class Bench:
+    """One model, one optimizer, one batch of full width on `device`."""
+
+    def __init__(self, device: str, dtype: str, batch: int, tokens: int) -> None:
+        torch.manual_seed(0)
+        self.device, self.dtype = device, dtype
+        self.model = BertForTokenClassification(BertConfig(num_labels=9, num_hidden_layers=BLOCKS)).to(device).train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-5)
+        ids = torch.randint(1000, 30000, (batch, tokens))
+        types, labels = torch.zeros_like(ids), ids % 9
+        self.batch = {
+            name: value.to(device)
+            for name, value in {
+                "input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": types, "labels": labels,
+            }.items()
+        }  # fmt: skip
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def step(self) -> tuple[float, float]:
+        """Seconds, and the loss."""
+        self.synchronize()
+        begin = time.perf_counter()
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bf16"):
+            loss = self.model(**self.batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.synchronize()
+        return time.perf_counter() - begin, loss.item()
+
+    def warm_check(self, cache: PrefixCache) -> None:
+        """Let the cache's one-time check of the model pass before anything is timed, on a batch of its own."""
+        other = {**self.batch, "input_ids": self.batch["input_ids"].flip(1)}
+        with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bf16"):
+            self.model(**other)
+        assert cache.stats.declined is None, cache.stats.declined
+
+    @contextlib.contextmanager
+    def frozen(self, k: int, cached: bool) -> Iterator[PrefixCache | None]:
+        with freeze(self.model, BottomUp(k), optimizer=self.optimizer, eval_frozen=cached) as freezer:
+            cache = PrefixCache(memory="1GiB") if cached else None
+            if cache is not None:
+                cache.attach(self.model, freezer.stack)
+                cache.move(freezer.mask)
+            try:
+                yield cache
+            finally:
+                if cache is not None:
+                    cache.detach()
+                    if cache.stats.declined:
+                        raise SystemExit(f"the cache stood aside: {cache.stats.declined}")
+
+
+def measure(bench: Bench, rounds: int) -> list[str]:
+    """Table rows for one dtype and shape."""
+    full: list[float] = []
+    frozen: dict[int, list[float]] = {k: [] for k in DEPTHS}
+    cached: dict[int, list[float]] = {k: [] for k in DEPTHS}
+    looking: dict[int, list[float]] = {k: [] for k in DEPTHS}
+    filling: dict[int, list[float]] = {k: [] for k in DEPTHS}
+    bench.step()
+    for _ in range(rounds):
+        full.append(bench.step()[0])
+        for k in DEPTHS:
+            with bench.frozen(k, cached=False):
+                bench.step()
+                frozen[k].append(bench.step()[0])
+            with bench.frozen(k, cached=True) as cache:
+                assert cache is not None
+                bench.warm_check(cache)
+                filling[k].append(bench.step()[0])
+                spent = cache.stats.seconds_spent
+                bench.step()
+                seconds = bench.step()[0]
+                cached[k].append(seconds)
+                looking[k].append((cache.stats.seconds_spent - spent) / 2 / seconds)
+    lines = []
+    for k in DEPTHS:
+        ratio = statistics.median(c / f for c, f in zip(cached[k], full, strict=True))
+        plain = statistics.median(c / f for c, f in zip(frozen[k], full, strict=True))
+        fill = statistics.median(c / f for c, f in zip(filling[k], frozen[k], strict=True))
+        ideal = (BLOCKS - k) / BLOCKS
+        lines.append(
+            f"| {bench.dtype} | {' × '.join(map(str, bench.batch['input_ids'].shape))} | {k} | {plain:.3f} "
+            f"| {ratio:.3f} | {ideal:.3f} | {ratio / ideal:.2f} | {fill:.3f} | {statistics.median(looking[k]):.2%} |"
+        )
+    return lines
+
+
+def losses(device: str, steps: int = 6) -> list[float]:
+    """Losses of a short cached training of a small model, in fp32, dropout off so that devices can be compared."""
+    torch.manual_seed(0)
+    model = BertForTokenClassification(BertConfig(
+        num_labels=9, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )).to(device).train()  # fmt: skip
+    ids = torch.randint(1000, 30000, (8, 32)).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    cache, found = PrefixCache(memory="100MB"), []
+    with freeze(model, BottomUp(2), optimizer=optimizer) as freezer:
+        cache.attach(model, freezer.stack)
+        cache.move(freezer.mask)
+        for _ in range(steps):
+            loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids % 9).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            found.append(loss.item())
+        cache.detach()
+    assert cache.stats.hits == 8 * (steps - 1), cache.stats
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    lines = [
+        f"BERT 12×768, AdamW, gradient clipping; {options.rounds} rounds. {describe(options.device)}.",
+        "",
+        "| dtype | batch | k | frozen / full | cached / full | ideal | cached / ideal | filling / frozen | look-up |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for dtype in options.dtype:
+        for batch, tokens in zip(options.batch, options.tokens, strict=True):
+            rows = measure(Bench(options.device, dtype, batch, tokens), options.rounds)
+            lines += rows
+            print("\n".join(rows), flush=True)
+    if options.device == "cuda":
+        pairs = zip(losses("cpu"), losses("cuda"), strict=True)
+        worst = max(abs(a - b) / abs(a) for a, b in pairs)
+        lines += ["", f"Losses of a cached training, CUDA against CPU, fp32: largest relative difference {worst:.1e}."]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.output:
+        options.output.write_text("# Steady step with the prefix cache\n\n" + text)
+
+
+if __name__ == "__main__":
+    main()
