@@ -22,7 +22,7 @@ class DemoSettings:
 
     epochs: int = 3
     batch_size: int = 32
-    learning_rate: float = 6e-4
+    learning_rate: float = 7e-4
     max_length: int = 64
 
 
@@ -46,14 +46,14 @@ class _Split:
 
 
 _SPLITS = {
-    "train": _Split(600, (0.0, 0.55), 0.0),
+    "train": _Split(480, (0.0, 0.55), 0.0),
     "validation": _Split(200, (0.55, 0.75), 0.5),
     "test": _Split(300, (0.75, 1.0), 0.5),
 }
 
 
 def demo_corpus(seed: int = 0) -> Corpus:
-    """600 training, 200 validation and 300 test sentences of about ten words; equal seeds give equal corpora."""
+    """480 training, 200 validation and 300 test sentences of about ten words; equal seeds give equal corpora."""
     source = tomllib.loads(files("adaptivefreeze.tasks").joinpath("demo.toml").read_text(encoding="utf-8"))
     splits = {}
     for name, split in _SPLITS.items():

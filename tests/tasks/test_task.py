@@ -177,4 +177,4 @@ def test_the_demo_takes_no_options_of_other_data(tiny_model):
 
 def test_the_demo_is_a_task_like_any_other(tiny_model):
     task = load_task(model=tiny_model, max_length=64)
-    assert (task.dataset, task.train_examples, task.kind) == ("demo", 600, "ner")
+    assert (task.dataset, task.train_examples, task.kind) == ("demo", 480, "ner")
