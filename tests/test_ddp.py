@@ -1,0 +1,60 @@
+"""Two real processes under DDP: freezing and the cache work, and both ranks end with the same weights."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys
+import torch
+from training import BLOCKS, make_trainer, moved, tiny_bert, weights
+from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask
+from transformers import TrainerCallback
+
+class Deeper(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            callback.move(FreezeMask.first(BLOCKS, 3), "planned", state)
+
+cached = sys.argv[2] == "cached"
+callback = FreezeCallback(BottomUp(2), cache=cached)
+model = tiny_bert()
+before = weights(model)
+trainer = make_trainer(model, sys.argv[1], [callback, Deeper()], num_train_epochs=4, ddp_backend="gloo")
+trainer.train()
+after = weights(model)
+frozen = callback.stack.frozen(BottomUp(2).start(callback.stack))
+assert trainer.args.world_size == 2
+assert not moved(before, after) & frozen
+assert moved(before, after) == set(before) - frozen
+if cached:
+    assert callback.cache.stats.declined is None, callback.cache.stats
+    assert callback.cache.stats.hits > 0
+flat = torch.cat([value.flatten() for value in after.values()])
+both = [torch.empty_like(flat) for _ in range(2)]
+torch.distributed.all_gather(both, flat)
+assert torch.equal(*both)
+print("rank", trainer.args.process_index, "is done")
+"""
+
+
+@pytest.mark.parametrize("mode", ["plain", "cached"])
+def test_both_ranks_end_alike(tmp_path, mode):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parent),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+         str(tmp_path / "train.py"), str(tmp_path), mode],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "rank 0 is done" in run.stdout
+    assert "rank 1 is done" in run.stdout
