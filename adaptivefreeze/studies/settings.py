@@ -10,6 +10,9 @@ from typing import Any
 
 from ..errors import RequestError
 
+# Random batches of examples of like length: with dynamic padding half the work of batches of any length.
+_SAMPLING = "group_by_length"
+
 # What a study sets itself, and what to say instead.
 _OWN_OPTIONS = {
     "num_train_epochs": "--epochs",
@@ -62,6 +65,11 @@ class StudySettings:
         """Whether Trainer is asked to save while it trains."""
         return str(self.training_arguments.get("save_strategy", "no")) != "no"
 
+    @property
+    def groups_by_length(self) -> bool:
+        """Whether a batch is made of examples of like length."""
+        return str(self.training_arguments.get("train_sampling_strategy", _SAMPLING)) == "group_by_length"
+
     def to_json(self) -> dict[str, Any]:
         """What the quality of a result depends on, as plain JSON; the device is part of its environment instead."""
         value = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
@@ -88,6 +96,7 @@ class StudySettings:
             "eval_strategy": "epoch" if self.eval_steps is None else "steps",
             "eval_steps": self.eval_steps,
             "logging_steps": 10,
+            "train_sampling_strategy": _SAMPLING,
             "save_strategy": "no",
             "report_to": "none",
             "disable_tqdm": True,
