@@ -2,8 +2,8 @@
 
     python benchmarks/callback_overhead.py [--rounds 9] [--steps 12] [--output FILE]
 
-A pair trains the same model for some steps with and without the callback, in one process, the order changing from pair to pair; the
-figure is the median over pairs of the ratio of median step times.
+A pair trains the same model for some steps with and without the callback, in one process, the order changing from
+pair to pair; the figure is the median over pairs of the ratio of median step times.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def run(model: BertForTokenClassification, rows: list[dict], steps: int, callbac
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, per_device_train_batch_size=8, max_steps=steps, report_to="none", disable_tqdm=True, save_strategy="no",
-            use_cpu=True, logging_steps=5,
+            folder, per_device_train_batch_size=8, max_steps=steps, report_to="none", disable_tqdm=True,
+            save_strategy="no", use_cpu=True, logging_steps=5,
         )  # fmt: skip
         trainer = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[*callbacks, times])
         trainer.remove_callback(PrinterCallback)
