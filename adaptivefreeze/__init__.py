@@ -7,6 +7,7 @@ from .errors import RequestError
 from .freezer import Freezer, freeze
 from .mask import FreezeMask
 from .policies import (
+    AutoFreeze,
     BottomUp,
     HeadOnly,
     Interleaved,
@@ -21,6 +22,7 @@ from .timeline import Timeline
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoFreeze",
     "BlockStack",
     "BottomUp",
     "FreezeCallback",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -17,10 +17,36 @@ from .cache import PrefixCache
 from .errors import RequestError
 from .freezer import Freezer
 from .mask import FreezeMask
-from .policies import Policy, parse_policy
+from .policies import AdaptivePolicy, Decision, Moments, Policy, Signals, parse_policy
+from .running import (
+    Patches,
+    count_examples,
+    load_tensors,
+    passes_to_go,
+    resumed_checkpoint,
+    running_trainer,
+    save_tensors,
+    steps_per_epoch,
+    watch_raw_gradients,
+)
+from .signals import Watch
 from .timeline import Timeline
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Run:
+    """One run of an adaptive policy: when it is asked, what is measured for it, and what has come in so far."""
+
+    moments: Moments = field(default_factory=Moments)
+    watch: Watch | None = None
+    epoch_steps: float = 1.0
+    gradients_of: int | None = None  # number of the step whose gradients were seen
+    scaled: bool = False  # by AMP
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluated: int = 0
+    sets: int = 1  # evaluation sets, each of which ends in an event of its own
 
 
 class FreezeCallback(TrainerCallback, ExportableState):
@@ -30,9 +56,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
     ...                   callbacks=[FreezeCallback(BottomUp(6))])
 
     `policy`: a Policy or its spec (`"bottom-up:6"`). `cache`: True, or a `PrefixCache(memory="4GiB", disk=None)`: skip
-    the frozen prefix for examples seen before; it then runs in eval mode. `restore`: give the user's `requires_grad` flags and modes back
-    when training ends, by an exception too; else the mask stays. `eval_frozen`: frozen units run in eval mode (no
-    dropout). `tower`: which tower of a model with several.
+    the frozen prefix for examples seen before; it then runs in eval mode. `restore`: give the user's `requires_grad`
+    flags and modes back when training ends, by an exception too; else the mask stays. `eval_frozen`: frozen units run
+    in eval mode (no dropout). `tower`: which tower of a model with several.
 
     After and during training `mask`, `timeline` and `stack` tell what is frozen, when it was, and of what.
     Raises `RequestError` for a policy that does not fit the model, for a mask that leaves nothing to train, and for
@@ -56,14 +82,16 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self._options: dict[str, Any] = {"restore": restore, "eval_frozen": eval_frozen, "tower": tower}
         self.cache: PrefixCache | None = _as_cache(cache)
         self._freezer: Freezer | None = None
-        self._patches: list[tuple[Trainer, str, Any]] = []
+        self._patches = Patches()
         self._guarded = False
         self._examples: int | None = None
+        self._run = _Run()
+        self._learning_rates: dict[str, float] = {}
 
     # What Trainer calls
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trainer = _running_trainer()
+        trainer = running_trainer()
         if trainer is not None:
             self._guard(trainer, "train")
 
@@ -71,21 +99,22 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._end(restore=True)  # what an earlier train() left behind
-        trainer = _running_trainer()
+        trainer = running_trainer()
         if trainer is not None:
             _refuse_second(trainer)
             if not self._guarded:
                 # Added after the Trainer was made: this train() is already running.
                 self._guard(trainer, "train")
                 self._guard(trainer, "training_step", for_this_run=True)
-            self._patch(trainer, "log", self._log_with_freezing)
+            self._patches.put(trainer, "log", self._log_with_freezing)
         model: nn.Module = kwargs["model"]
         try:
-            self._begin(model, kwargs.get("optimizer"), state)
+            tensors = self._begin(model, kwargs.get("optimizer"), state)
+            self._follow(trainer, model, args, state, kwargs.get("train_dataloader"), tensors)
             if self.cache is not None and self.stack is not None and self.mask is not None:
                 self.cache.attach(model, self.stack)
-                self._examples = _count(kwargs.get("train_dataloader"))
-                self.cache.move(self.mask, passes=_passes_to_go(state), examples=self._examples)
+                self._examples = count_examples(kwargs.get("train_dataloader"))
+                self.cache.move(self.mask, passes=passes_to_go(state), examples=self._examples)
         except BaseException:
             self._end(restore=True)
             raise
@@ -95,6 +124,44 @@ class FreezeCallback(TrainerCallback, ExportableState):
     ) -> None:
         if self.cache is not None:
             self.cache.next_epoch()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if (
+            self._run.watch is not None
+            and self._run.watch.needs_gradients
+            and self._run.gradients_of != state.global_step
+        ):
+            if self._run.scaled:
+                return  # a step that AMP skips
+            raise RequestError(
+                f"{self.policy} reads gradients, which cannot be seen here before they are clipped (DeepSpeed?): "
+                "take a policy that needs none."
+            )
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._run.watch is not None:
+            self._run.watch.stepped(self._due(state))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step in self._run.moments.steps:
+            self._ask(state, control, kwargs.get("optimizer"))
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._freezer is None or not self._run.moments.evaluations:
+            return
+        self._run.metrics |= kwargs.get("metrics") or {}
+        self._run.evaluated += 1
+        if self._run.evaluated >= self._run.sets:
+            metrics, self._run.metrics, self._run.evaluated = self._run.metrics, {}, 0
+            self._ask(state, control, kwargs.get("optimizer"), metrics)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._run.watch is not None and self._freezer is not None and args.should_save:
+            save_tensors({**self._run.watch.tensors(), **self._freezer.kept_moments()}, args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -111,6 +178,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
                     "policy_state": self.policy.state_dict(),
                     "mask": None if self.mask is None else self.mask.to_json(),
                     "timeline": self.timeline.state_dict(),
+                    "learning_rates": self._learning_rates,
                 }
             },
         }
@@ -128,7 +196,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self.mask = mask
         self.timeline.record(state.global_step, mask, reason)
         if self.cache is not None:
-            self.cache.move(mask, passes=_passes_to_go(state), examples=self._examples)
+            self.cache.move(mask, passes=passes_to_go(state), examples=self._examples)
 
     def restore(self) -> None:
         """End freezing now and give the user's flags back. Harmless when nothing is frozen."""
@@ -155,7 +223,11 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     # One run
 
-    def _begin(self, model: nn.Module, optimizer: Any, state: TrainerState) -> None:
+    def _begin(self, model: nn.Module, optimizer: Any, state: TrainerState) -> dict[str, torch.Tensor]:
+        """Freeze what the policy starts with, or what the checkpoint says; its tensors are given back."""
+        self._run = _Run()
+        self._learning_rates = {}
+        tensors: dict[str, torch.Tensor] = {}
         self.stack = find_blocks(model, self._options["tower"])
         saved = self._checkpointed(state)
         if saved is None:
@@ -166,14 +238,93 @@ class FreezeCallback(TrainerCallback, ExportableState):
             self.policy.load_state_dict(saved["policy_state"])
             self.timeline = Timeline.from_state(saved["timeline"])
             mask = FreezeMask.from_json(saved["mask"])
-        self._freezer = Freezer(model, self.stack, optimizer=optimizer, eval_frozen=self._options["eval_frozen"])
+            self._learning_rates = saved.get("learning_rates") or {}
+            tensors = load_tensors(resumed_checkpoint())
+        self._freezer = Freezer(
+            model,
+            self.stack,
+            optimizer=optimizer,
+            eval_frozen=self._options["eval_frozen"],
+            keep_moments=self.policy.keep_moments,
+        )
         self._freezer.apply(mask)
+        self._freezer.load_kept_moments(tensors)
+        if self._learning_rates:
+            self._freezer.scale(self._learning_rates)
         self.mask = mask
         if saved is None:
             self.timeline.record(state.global_step, mask, self.policy.reason)
         # Trainer fails at its first save without this entry, when the checkpoint it resumed from had none.
         callbacks: Any = state.stateful_callbacks
         callbacks.setdefault(type(self).__name__, self.state())
+        return tensors
+
+    def _follow(
+        self,
+        trainer: Trainer | None,
+        model: nn.Module,
+        args: TrainingArguments,
+        state: TrainerState,
+        loader: Any,
+        tensors: dict[str, torch.Tensor],
+    ) -> None:
+        """Stand ready to ask an adaptive policy at its moments, and to measure what it needs."""
+        if not isinstance(self.policy, AdaptivePolicy) or self.stack is None:
+            return
+        self._run.epoch_steps = steps_per_epoch(args, state, loader)
+        self._run.moments = self.policy.moments(state.max_steps, self._run.epoch_steps)
+        if self._run.moments.evaluations and args.eval_strategy == "no":
+            raise RequestError(
+                f"{self.policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
+            )
+        sets = getattr(trainer, "eval_dataset", None)
+        self._run.sets = len(sets) if isinstance(sets, dict) else 1
+        self._run.watch = Watch(self.policy.needs, model, self.stack, accumulation=args.gradient_accumulation_steps)
+        self._run.watch.load(tensors)
+        if trainer is not None and self._run.watch.needs_gradients:
+            self._run.scaled = getattr(trainer.accelerator, "scaler", None) is not None
+            watch_raw_gradients(self._patches, trainer, model, lambda: self._gradients_ready(trainer.state))
+
+    def _gradients_ready(self, state: TrainerState) -> None:
+        if self._run.watch is not None and self._run.gradients_of != state.global_step:
+            self._run.gradients_of = state.global_step
+            self._run.watch.gradients(self._due(state))
+
+    def _due(self, state: TrainerState) -> int | None:
+        """1 in the last step before a moment, 2 in the one before that; called before the step is counted."""
+        return next((due for due in (1, 2) if state.global_step + due in self._run.moments.steps), None)
+
+    def _ask(
+        self, state: TrainerState, control: TrainerControl, optimizer: Any, metrics: dict[str, float] | None = None
+    ) -> None:
+        if self._run.watch is None or self.mask is None or not isinstance(self.policy, AdaptivePolicy):
+            return
+        cached = self.cache is not None and self.cache.stats.declined is None
+        signals = Signals(
+            step=state.global_step,
+            total_steps=state.max_steps,
+            steps_per_epoch=self._run.epoch_steps,
+            epoch=state.global_step / self._run.epoch_steps,
+            mask=self.mask,
+            learning_rate=float(optimizer.param_groups[0]["lr"] or 0.0) if optimizer is not None else 0.0,
+            metrics=metrics,
+            **self._run.watch.read(cached=cached, examples_pass=self._run.epoch_steps),
+        )
+        decision = self.policy.update(signals)
+        if metrics is None:
+            self._run.watch.reset()
+        if decision is not None:
+            self._obey(decision, state, control)
+
+    def _obey(self, decision: Decision, state: TrainerState, control: TrainerControl) -> None:
+        if self._freezer is not None and decision.learning_rates is not None:
+            self._learning_rates = dict(decision.learning_rates)
+            self._freezer.scale(self._learning_rates)
+        if decision.mask != self.mask:
+            self.move(decision.mask, decision.reason, state)
+        elif decision.reason:
+            self.timeline.record(state.global_step, decision.mask, decision.reason)
+        control.should_training_stop |= decision.stop
 
     def _checkpointed(self, state: TrainerState) -> dict[str, Any] | None:
         """What the checkpoint says that this run goes on from, or None for a run from the start."""
@@ -195,12 +346,10 @@ class FreezeCallback(TrainerCallback, ExportableState):
         return dict(saved)
 
     def _end(self, *, restore: bool) -> None:
-        for trainer, name, before in reversed(self._patches):
-            if before is None:
-                del vars(trainer)[name]
-            else:
-                vars(trainer)[name] = before
-        self._patches = []
+        self._patches.remove()
+        if self._run.watch is not None:
+            self._run.watch.close()
+        self._run = _Run()
         if self.cache is not None:
             self.cache.detach()
         if self._freezer is not None:
@@ -222,21 +371,13 @@ class FreezeCallback(TrainerCallback, ExportableState):
                 self._end(restore=True)
                 raise
 
-        self._patch(trainer, name, guarded, for_this_run=for_this_run)
+        self._patches.put(trainer, name, guarded, for_good=not for_this_run)
         self._guarded = True
 
     def _log_with_freezing(
         self, original: Callable[..., Any], logs: dict[str, float], *args: Any, **kwargs: Any
     ) -> Any:
         return original({**logs, **self.measures()}, *args, **kwargs)
-
-    def _patch(self, trainer: Trainer, name: str, wrapper: Callable[..., Any], *, for_this_run: bool = True) -> None:
-        before = vars(trainer).get(name)
-        original = getattr(trainer, name)
-        bound = functools.partial(wrapper, original)
-        setattr(trainer, name, functools.update_wrapper(bound, original))
-        if for_this_run:
-            self._patches.append((trainer, name, before))
 
 
 def _as_cache(cache: PrefixCache | dict[str, Any] | bool | None) -> PrefixCache | None:
@@ -245,31 +386,6 @@ def _as_cache(cache: PrefixCache | dict[str, Any] | bool | None) -> PrefixCache 
     if isinstance(cache, dict):
         return PrefixCache(**cache)
     return PrefixCache() if cache else None
-
-
-def _passes_to_go(state: TrainerState) -> float | None:
-    """How many more times the training data is gone through; None where its length is not known."""
-    if not state.num_train_epochs or not state.max_steps:
-        return None
-    return (state.max_steps - state.global_step) * state.num_train_epochs / state.max_steps
-
-
-def _count(loader: Any) -> int | None:
-    """Training examples of this process."""
-    try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError):  # a stream
-        return None
-
-
-def _running_trainer() -> Trainer | None:
-    """The Trainer whose method is calling: events carry everything but the Trainer itself."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if isinstance(candidate := frame.f_locals.get("self"), Trainer):
-            return candidate
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
 
 
 def _refuse_second(trainer: Trainer) -> None:

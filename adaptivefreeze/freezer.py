@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from .blocks import BlockStack, find_blocks
 from .errors import RequestError
 from .mask import FreezeMask
+from .moments import KeptMoments
 from .policies import Policy, parse_policy
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ class Freezer:
 
     A frozen parameter gets no gradient, is not seen by the optimizer and keeps no optimizer state; one that the user
     froze before is never thawed. Dropout in frozen units keeps firing, unless `eval_frozen` puts them in eval mode.
+    `keep_moments`: the optimizer state of frozen parameters is kept in host memory, and put back when they thaw.
 
     `optimizer` may be given later with `watch`. Raises `RequestError` when another Freezer holds the model.
     """
@@ -38,6 +41,7 @@ class Freezer:
         *,
         optimizer: torch.optim.Optimizer | None = None,
         eval_frozen: bool = False,
+        keep_moments: bool = False,
     ) -> None:
         if model in _HOLDERS:
             raise RequestError(
@@ -52,6 +56,9 @@ class Freezer:
         self._frozen: frozenset[str] = frozenset()
         self._optimizer: torch.optim.Optimizer | None = None
         self._full_groups: list[list[nn.Parameter]] = []
+        self._factors: dict[int, float] = {}
+        self._split: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None = None
+        self._kept: KeptMoments | None = KeptMoments() if keep_moments else None
         self._handles: list[Any] = [_OrderCheck(model, self.stack)]
         self._optimizer_handles: list[Any] = []
         self._warned = False
@@ -74,7 +81,7 @@ class Freezer:
         self._unwatch()
         self._optimizer = inner
         self._optimizer_handles = [
-            inner.register_step_pre_hook(self._hide_frozen),
+            inner.register_step_pre_hook(self._regroup),
             inner.register_step_post_hook(self._show_all),
         ]
         self._release_state(self._frozen)
@@ -101,10 +108,39 @@ class Freezer:
                 # A gradient left over, even a zero one, would still move the weight through momentum and decay.
                 parameter.grad = None
         self._release_state(frozen - self._frozen)
+        if self._kept is not None and self._optimizer is not None:
+            for name in self._frozen - frozen:
+                self._kept.put_back(self._optimizer, name, self._parameters[name])
         self._let_modules_of(self.mask, train=True)
         self.mask, self._frozen = mask, frozen
         if changed and (dynamo := sys.modules.get("torch._dynamo")) is not None:
             dynamo.reset()  # a compiled frame may be reused after requires_grad changed (pytorch #139476)
+
+    def scale(self, factors: Mapping[str, float]) -> None:
+        """Multiply the learning rate of each unit named by its factor, in every step from now on; 1 for the others.
+
+        Whatever a scheduler makes of the learning rate is multiplied, so that it goes well with any. Raises
+        `RequestError` for an unknown unit, for a factor below 0, and for an optimizer that has no learning rate.
+        """
+        units = {unit.name: unit for unit in self.stack.units}
+        for name, factor in factors.items():
+            if name not in units:
+                raise RequestError(
+                    f"there is no unit {name!r} to set a learning rate for; there are {', '.join(units)}."
+                )
+            if not 0 <= factor < math.inf:
+                raise RequestError(f"the factor on the learning rate of {name} must be 0 or more, not {factor!r}.")
+        if self._optimizer is not None and any(group.get("lr") is None for group in self._optimizer.param_groups):
+            raise RequestError(
+                f"{type(self._optimizer).__name__} finds its own learning rate, so none can be set per unit: "
+                "give it one, or take a policy that sets none."
+            )
+        self._factors = {
+            id(self._parameters[p.name]): factor
+            for name, factor in factors.items()
+            if factor != 1
+            for p in units[name].parameters
+        }
 
     def restore(self) -> None:
         """Give back the flags and modes the user had set, and let go of model and optimizer."""
@@ -136,22 +172,54 @@ class Freezer:
                 for path in unit.modules:
                     yield self.model.get_submodule(path)
 
+    def kept_moments(self) -> dict[str, torch.Tensor]:
+        """The optimizer state of frozen parameters, for a checkpoint; empty without `keep_moments`."""
+        return self._kept.tensors() if self._kept is not None else {}
+
+    def load_kept_moments(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `kept_moments` gave. Names of no concern are passed over."""
+        if self._kept is not None:
+            self._kept.load(tensors)
+
     def _release_state(self, names: frozenset[str]) -> None:
         if self._optimizer is not None:
             for name in names:
-                self._optimizer.state.pop(self._parameters[name], None)
+                state = self._optimizer.state.pop(self._parameters[name], None)
+                if self._kept is not None and state:
+                    self._kept.keep(name, state)
 
-    def _hide_frozen(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _regroup(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """For one step: frozen parameters out of sight, and a group for each learning rate."""
         self._show_all()  # if the last step ended in an exception
         hidden = {id(self._parameters[name]) for name in self._frozen}
         self._full_groups = [group["params"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in hidden]
+        if self._factors:
+            split = [self._by_factor(group) for group in optimizer.param_groups]
+            self._split = (optimizer.param_groups, [parts[0] for parts in split])
+            optimizer.param_groups = [part for parts in split for part in parts]
+
+    def _by_factor(self, group: dict[str, Any]) -> list[dict[str, Any]]:
+        parameters: dict[float, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            parameters.setdefault(self._factors.get(id(parameter), 1.0), []).append(parameter)
+        if not parameters:
+            return [dict(group)]
+        return [{**group, "params": own, "lr": group["lr"] * factor} for factor, own in parameters.items()]
 
     def _show_all(self, *_: Any) -> None:
-        if self._optimizer is not None and self._full_groups:
-            for group, parameters in zip(self._optimizer.param_groups, self._full_groups, strict=True):
-                group["params"] = parameters
+        if self._optimizer is None or not self._full_groups:
+            return
+        if self._split is not None:
+            groups, first_parts = self._split
+            for group, part in zip(groups, first_parts, strict=True):
+                # What an optimizer keeps in its groups (counters, distances) has to outlive the step.
+                group.update({key: value for key, value in part.items() if key not in ("params", "lr")})
+            self._optimizer.param_groups = groups
+            self._split = None
+        for group, parameters in zip(self._optimizer.param_groups, self._full_groups, strict=True):
+            group["params"] = parameters
         self._full_groups = []
 
     def _unwatch(self) -> None:
@@ -225,7 +293,7 @@ def freeze(
     policy = parse_policy(policy)
     stack = find_blocks(model, tower)
     mask = policy.start(stack)
-    freezer = Freezer(model, stack, optimizer=optimizer, eval_frozen=eval_frozen)
+    freezer = Freezer(model, stack, optimizer=optimizer, eval_frozen=eval_frozen, keep_moments=policy.keep_moments)
     try:
         freezer.apply(mask)
     except RequestError:

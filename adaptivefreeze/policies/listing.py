@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from .autofreeze import AutoFreeze
 from .base import Policy
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
 
-POLICIES: tuple[type[Policy], ...] = (Nothing, BottomUp, TopDown, Interleaved, HeadOnly, Modules)
+POLICIES: tuple[type[Policy], ...] = (
+    Nothing,
+    BottomUp,
+    TopDown,
+    Interleaved,
+    HeadOnly,
+    Modules,
+    AutoFreeze,
+)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 
 from ..errors import RequestError
 from .base import Policy
 from .listing import POLICIES
+from .wrappers import WRAPPERS
+
+_WRAPPED = re.compile(rf"\+\s*({'|'.join(w.name for w in WRAPPERS)}):([^+:]*)$")
 
 
 def parse_policy(spec: str | Policy) -> Policy:
@@ -16,17 +20,22 @@ def parse_policy(spec: str | Policy) -> Policy:
     >>> parse_policy("bottom-up:6")
     BottomUp(k=6, embeddings=True)
 
-    Raises `RequestError` for an unknown name (the known ones are listed), an unknown or a missing argument, and
-    whatever the policy itself refuses.
+    A wrapper follows with a plus sign: `autofreeze+ceiling:6`. Raises `RequestError` for an unknown name (the known
+    ones are listed), an unknown or a missing argument, and whatever the policy itself refuses.
     """
     if isinstance(spec, Policy):
         return spec
+    if wrapped := _WRAPPED.search(spec.strip()):
+        wrapper = next(w for w in WRAPPERS if w.name == wrapped[1])
+        return wrapper(parse_policy(spec.strip()[: wrapped.start()]), _value(spec, wrapped[2]))
     name, _, rest = spec.strip().partition(":")
     known = {policy.name: policy for policy in POLICIES}
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise RequestError(f"unknown policy {name!r}; the known ones are {', '.join(known)}.{hint}")
+        wrappers = ", ".join(f"+{w.name}:" for w in WRAPPERS)
+        also = f" Wrappers follow a policy: {wrappers}." if "+" in spec else ""
+        raise RequestError(f"unknown policy {name!r}; the known ones are {', '.join(known)}.{hint}{also}")
     cls = known[name]
     fields = [f for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
     arguments: dict[str, object] = {}
@@ -34,7 +43,7 @@ def parse_policy(spec: str | Policy) -> Policy:
     words = [rest] if len(fields) == 1 and fields[0].type == "str" else rest.split(",")
     for position, word in enumerate(words if rest else []):
         key, equals, value = word.partition("=")
-        if len(words) == 1 and fields and fields[0].type == "str":
+        if len(fields) == 1 and fields[0].type == "str":
             key, equals, value = fields[0].name, "=", word
         elif not equals:
             if position or not fields:

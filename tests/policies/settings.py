@@ -1,6 +1,7 @@
-"""The table that feeds every policy through the conformance suite: a row a policy, its arguments as people give them."""
+"""The table that feeds every policy through the conformance suite: a row a policy, its arguments as typed."""
 
-from adaptivefreeze import BottomUp, HeadOnly, Interleaved, Modules, Nothing, Policy, TopDown
+from adaptivefreeze import AutoFreeze, BottomUp, HeadOnly, Interleaved, Modules, Nothing, Policy, TopDown
+from adaptivefreeze.policies import After, Ceiling, Floor, Patience
 
 SETTINGS: dict[type[Policy], list[Policy]] = {
     Nothing: [Nothing()],
@@ -14,4 +15,17 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
         Modules("embeddings"),
         Modules("a,b=c|bias"),
     ],
+    AutoFreeze: [AutoFreeze(), AutoFreeze(percentile=100), AutoFreeze(25.5, intervals=2)],
 }
+
+WRAPPED: list[Policy] = [
+    Floor(AutoFreeze(), 1),
+    Ceiling(AutoFreeze(percentile=80), 0.5),
+    Patience(AutoFreeze(), 2),
+    Patience(Ceiling(AutoFreeze(), 2), 0),
+    After(AutoFreeze(), 0.3),
+    After(BottomUp(2), 0.5),
+    After(Modules("a+b|attention"), 0),
+    Ceiling(Floor(Nothing(), 2), 2),
+    Floor(After(TopDown(1), 0.25), 1),
+]

@@ -1,0 +1,176 @@
+"""Wrappers that compose with any policy: a floor and a ceiling of depth, patience, start after a fraction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..mask import FreezeMask, block_name
+from .base import AdaptivePolicy, Decision, Moments, Policy, Signals, check_depth, check_number, depth_of
+
+if TYPE_CHECKING:
+    from ..blocks import BlockStack
+
+
+@dataclass
+class Wrapper(AdaptivePolicy):
+    """Passes everything on to `policy`. `name` follows a plus sign in specs: `autofreeze+ceiling:6`."""
+
+    policy: Policy
+    value: Any
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.policy.needs
+
+    @property
+    def keep_moments(self) -> bool:
+        return self.policy.keep_moments
+
+    @property
+    def reason(self) -> str:
+        return self.policy.reason
+
+    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+        return self.policy.moments(total_steps, steps_per_epoch)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        return self.policy.start(stack)
+
+    def update(self, signals: Signals) -> Decision | None:
+        return self.policy.update(signals) if isinstance(self.policy, AdaptivePolicy) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"policy": self.policy.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+
+    def __str__(self) -> str:
+        return f"{self.policy}+{self.name}:{self.value}"
+
+
+@dataclass
+class Floor(Wrapper):
+    """`+floor:K`: the embeddings and the first K blocks are frozen in any case; K may be a fraction of the depth."""
+
+    name: ClassVar[str] = "floor"
+
+    def __post_init__(self) -> None:
+        check_depth(self.name, self.value)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        depth_of(self.name, self.value, stack.depth)
+        return self._raised(self.policy.start(stack))
+
+    def update(self, signals: Signals) -> Decision | None:
+        decision = super().update(signals)
+        return decision and replace(decision, mask=self._raised(decision.mask))
+
+    def _raised(self, mask: FreezeMask) -> FreezeMask:
+        k = depth_of(self.name, self.value, mask.depth)
+        return mask | FreezeMask.first(mask.depth, k) if k else mask
+
+
+@dataclass
+class Ceiling(Wrapper):
+    """`+ceiling:K`: nothing above the first K blocks is ever frozen; K may be a fraction of the depth."""
+
+    name: ClassVar[str] = "ceiling"
+
+    def __post_init__(self) -> None:
+        check_depth(self.name, self.value)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        depth_of(self.name, self.value, stack.depth)
+        return self._lowered(self.policy.start(stack))
+
+    def update(self, signals: Signals) -> Decision | None:
+        decision = super().update(signals)
+        return decision and replace(decision, mask=self._lowered(decision.mask))
+
+    def _lowered(self, mask: FreezeMask) -> FreezeMask:
+        k = depth_of(self.name, self.value, mask.depth)
+        above = {block_name(i) for i in range(k, mask.depth)}
+        return FreezeMask(
+            mask.depth,
+            embeddings=mask.embeddings and k > 0,
+            blocks=(i for i in mask.blocks if i < k),
+            parts=(part for part in mask.parts if part[0] not in above),
+        )
+
+
+@dataclass
+class Patience(Wrapper):
+    """`+patience:N`: a change holds when the policy has asked for one at N moments in a row before."""
+
+    name: ClassVar[str] = "patience"
+    _asked: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "the number of moments", self.value, 0, whole=True)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        self._asked = 0
+        return self.policy.start(stack)
+
+    def update(self, signals: Signals) -> Decision | None:
+        decision = super().update(signals)
+        if decision is None or decision.mask == signals.mask:
+            self._asked = 0
+            return decision
+        self._asked += 1
+        if self._asked > self.value:
+            self._asked = 0
+            return decision
+        reason = decision.reason and f"{decision.reason}; asked {self._asked} times, waits for {self.value + 1}"
+        return replace(decision, mask=signals.mask, reason=reason)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "asked": self._asked}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._asked = state["asked"]
+
+
+@dataclass
+class After(Wrapper):
+    """`+after:F`: nothing is frozen, and the policy is not asked, before the share F of the run's steps is done.
+
+    Then what the policy starts with holds. With a static policy: full fine-tuning, and then its mask.
+    """
+
+    name: ClassVar[str] = "after"
+    _first: FreezeMask | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "the share of the run", self.value, 0, 1)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        self._first = self.policy.start(stack)
+        return FreezeMask(stack.depth) if self.value > 0 else self._first
+
+    @property
+    def reason(self) -> str:
+        return f"waits for {self.value:.0%} of the run" if self.value > 0 else self.policy.reason
+
+    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+        inner = self.policy.moments(total_steps, steps_per_epoch)
+        begin = self._begin(total_steps)
+        steps = {step for step in range(max(1, begin + 1), total_steps) if step in inner.steps}
+        return Moments(frozenset(steps | ({begin} if 0 < begin < total_steps else set())), inner.evaluations)
+
+    def update(self, signals: Signals) -> Decision | None:
+        begin = self._begin(signals.total_steps)
+        if signals.metrics is None and signals.step == begin > 0:
+            assert self._first is not None
+            return Decision(self._first, self.policy.reason)
+        return super().update(signals) if signals.step >= begin else None
+
+    def _begin(self, total_steps: int) -> int:
+        return math.ceil(float(self.value) * total_steps)
+
+
+WRAPPERS: tuple[type[Wrapper], ...] = (Floor, Ceiling, Patience, After)

@@ -1,0 +1,20 @@
+"""Measures what a policy asked for, and nothing else.
+
+| name in `needs` | what it is, exactly |
+|---|---|
+| `gradients` | norms per unit of Σ g over the optimizer steps since the last moment, g being a step's gradient with its sign, raw: summed over micro-batches as the loss is, averaged over ranks, before clipping, AMP's scale undone; steps that AMP skips do not count |
+| `block gradients` | the same, of blocks alone |
+| `gradient_changes` | per parameter: mean over its values of the absolute difference of g between the last step and the one before |
+| `weights` | norms per unit of the weights as they are |
+| `weight_changes` | norms per unit of (weights now − weights at the last moment) |
+| `importance` | per unit: −Σ Δw·g over the last step, Δw what the optimizer did, g as above |
+| `similarities` | per training block: G = row-normalised A Aᵀ on a probe batch, A the block's outputs in eval mode, (examples, tokens × width), zero at padding; the probe batch is the first examples of the first batch that was trained on |
+| `costs` | predicted cost of a step at each depth, for the batches seen so far |
+
+All are averaged over ranks before a policy sees them; the probe batch and the shapes of batches are rank 0's.
+"""  # noqa: E501  # a table
+
+from .measure import Measure
+from .watch import MEASURES, Watch
+
+__all__ = ["MEASURES", "Measure", "Watch"]

@@ -1,0 +1,50 @@
+"""What each depth costs, for batches like those that were trained on so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..blocks import BlockStack
+from ..cost import StepShape, step_ratio
+from ..mask import FreezeMask
+from ..policies.base import StepCosts
+
+
+class Costs:
+    """Notes the shapes of batches, and predicts from their mean."""
+
+    def __init__(self, model: nn.Module, stack: BlockStack, *, accumulation: int = 1) -> None:
+        self.stack = stack
+        self._accumulation = accumulation
+        self._seen = torch.zeros(3, dtype=torch.int64)  # batches, examples, examples × tokens
+
+    def batch(self, inputs: Mapping[str, Any]) -> None:
+        """A training forward pass begins with these inputs; the first of (batch, tokens, …) shape counts."""
+        shape = next((v.shape for v in inputs.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
+        if shape is not None:
+            self._seen += torch.tensor([1, shape[0], shape[0] * shape[1]])
+
+    def read(self, cached: bool, examples_pass: float) -> StepCosts:
+        """`cached`: whether the prefix cache is at work; `examples_pass`: steps in one pass over the data."""
+        batches, examples, tokens = self._seen.tolist()
+        shape = StepShape()
+        if batches:
+            size = max(1, round(examples / batches))
+            shape = StepShape(size * self._accumulation, max(1, round(tokens / examples)))
+        masks = [FreezeMask(self.stack.depth)]
+        masks += [FreezeMask.first(self.stack.depth, k) for k in range(1, self.stack.depth + 1)]
+        run = tuple(step_ratio(self.stack, mask, shape) for mask in masks)
+        skipped = tuple(step_ratio(self.stack, mask, shape, cached=True) for mask in masks)
+        return StepCosts(run, skipped if cached else run, cached, examples_pass)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint needs."""
+        return {"seen": self._seen}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `tensors` gave."""
+        self._seen = tensors["seen"].clone()

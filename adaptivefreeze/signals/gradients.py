@@ -1,0 +1,88 @@
+"""Norms of the accumulated signed gradient, and the change of the gradient from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..blocks import BlockStack
+from ..policies.base import Norms
+from .measure import Measure, block_names, norms_of, wide
+
+
+class GradientSum(Measure):
+    """Adds up each parameter's gradient over the interval: one addition a value and step."""
+
+    def __init__(self, model: nn.Module, stack: BlockStack, *, blocks_only: bool = False) -> None:
+        super().__init__(model, stack)
+        self._units = block_names(stack) if blocks_only else [unit.name for unit in stack.units]
+        wanted = set(self._units)
+        self._names = [p.name for unit in stack.units if unit.name in wanted for p in unit.parameters]
+        self._sums: dict[str, torch.Tensor] = {}
+        self._stale: dict[str, torch.Tensor] = {}  # buffers of the last interval, to be written over
+
+    def gradients(self, due: int | None) -> None:
+        sums, parts = [], []
+        for name in self._names:
+            gradient = self.parameters[name].grad
+            if gradient is None:
+                continue
+            if gradient.layout != torch.strided:
+                gradient = gradient.to_dense()
+            if name in self._sums:
+                sums.append(self._sums[name])
+                parts.append(gradient)
+            elif name in self._stale:
+                self._sums[name] = self._stale.pop(name).copy_(gradient)
+            else:
+                self._sums[name] = wide(gradient.detach()).clone()
+        self._stale = {name: kept for name, kept in self._stale.items() if self.parameters[name].requires_grad}
+        if sums:
+            torch._foreach_add_(sums, parts)
+
+    def read(self) -> dict[str, Norms]:
+        return norms_of(self._sums, self.stack, self._units)
+
+    def reset(self) -> None:
+        self._stale |= self._sums
+        self._sums = {}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return dict(self._sums)
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._sums = {name: value.to(self.parameters[name].device) for name, value in tensors.items()}
+
+
+class GradientChange(Measure):
+    """Compares the gradients of an interval's last two steps; the others cost nothing."""
+
+    def __init__(self, model: nn.Module, stack: BlockStack) -> None:
+        super().__init__(model, stack)
+        self._before: dict[str, torch.Tensor] = {}
+        self._changes: dict[str, torch.Tensor] = {}
+
+    def gradients(self, due: int | None) -> None:
+        found = {name: wide(p.grad.detach()) for name, p in self.parameters.items() if p.grad is not None}
+        if due == 1:
+            self._changes = {
+                name: (gradient - self._before[name]).abs().mean()
+                for name, gradient in found.items()
+                if name in self._before
+            }
+        # In the step before, and in every step where each is a moment.
+        self._before = {name: gradient.clone() for name, gradient in found.items()} if due in (1, 2) else {}
+
+    def read(self) -> dict[str, float]:
+        return {name: float(change) for name, change in self._changes.items()}
+
+    def reset(self) -> None:
+        self._changes = {}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return dict(self._before)
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._before = {name: value.to(self.parameters[name].device) for name, value in tensors.items()}

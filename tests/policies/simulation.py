@@ -1,0 +1,72 @@
+"""A training run without a model: signals that are a pure function of (seed, step), and a policy that is asked."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+
+from adaptivefreeze import FreezeMask, Policy, parse_policy
+from adaptivefreeze.policies import AdaptivePolicy, Decision, Norms, Signals, StepCosts
+
+EXAMPLES = 4
+
+
+def signals_at(stack, seed: int, step: int, mask: FreezeMask, total: int, epoch: float, *, evaluated: bool) -> Signals:
+    """Every signal that there is; frozen units have no gradient."""
+    rng = random.Random(f"{seed}/{step}")
+    units = [unit.name for unit in stack.units]
+    frozen = stack.frozen(mask)
+    norms = {name: Norms(rng.uniform(0.1, 2), rng.uniform(0.1, 2)) for name in units}
+    numbers = {name: rng.uniform(-0.1, 1) for name in units}
+    changes = {p.name: rng.random() for u in stack.units for p in u.parameters}
+    return Signals(
+        step=step,
+        total_steps=total,
+        steps_per_epoch=epoch,
+        epoch=step / epoch,
+        mask=mask,
+        learning_rate=1e-3 * (1 - step / total),
+        gradients={name: Norms(0, 0) if name in mask.units else value for name, value in norms.items()},
+        gradient_changes={name: value for name, value in changes.items() if name not in frozen},
+        weights=norms,
+        weight_changes=norms,
+        importance={name: value for name, value in numbers.items() if name not in mask.units},
+        similarities={
+            name: [[rng.random() for _ in range(EXAMPLES)] for _ in range(EXAMPLES)]
+            for name in units[1:-1]
+            if name not in mask.units
+        },
+        metrics={"eval_loss": rng.random(), "eval_macro_f1": rng.random()} if evaluated else None,
+        costs=StepCosts(
+            run=tuple(1 - 0.6 * k / stack.depth for k in range(stack.depth + 1)),
+            skipped=tuple(1 - 0.95 * k / stack.depth for k in range(stack.depth + 1)),
+            cached=True,
+            examples_pass=epoch,
+        ),
+    )
+
+
+def simulate(
+    policy: Policy, stack, *, total: int, epoch: float, seed: int, evaluate: int = 7, cut: int | None = None
+) -> Iterator[tuple[int, FreezeMask, Decision]]:
+    """What `policy` decides: (step, mask before, decision). At step `cut` it goes through JSON into a new policy."""
+    mask = policy.start(stack)
+    moments = policy.moments(total, epoch)
+    for step in range(1, total + 1):
+        asked = [False] * (step in moments.steps) + [True] * (moments.evaluations and step % evaluate == 0)
+        for evaluated in asked:
+            assert isinstance(policy, AdaptivePolicy)
+            decision = policy.update(signals_at(stack, seed, step, mask, total, epoch, evaluated=evaluated))
+            if decision is not None:
+                yield step, mask, decision
+                mask = decision.mask
+                if decision.stop:
+                    return
+        if step == cut:
+            state = json.loads(json.dumps(policy.state_dict()))
+            mask = FreezeMask.from_json(json.loads(json.dumps(mask.to_json())))
+            policy = parse_policy(str(policy))
+            policy.start(stack)
+            policy.load_state_dict(state)
+            moments = policy.moments(total, epoch)
