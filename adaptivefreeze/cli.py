@@ -227,7 +227,7 @@ def inspect(
     if dataset is None:
         found = inspect_model(model, tower=tower, batch_size=request.settings.batch_size, tokens=request.max_length)
     else:
-        found = inspect_task(request.load_task(), batch_size=request.settings.batch_size)
+        found = inspect_task(request.load_task(), request.settings)
     show_inspection(found)
 
 

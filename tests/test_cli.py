@@ -77,7 +77,7 @@ def test_a_list_option_takes_several_values(words, repeated):
 def test_compare_prints_the_table_and_writes_what_it_promises(run, tmp_path):
     done = run("compare", "--scenarios", "nothing,bottom-up:2", "head-only", "--seeds", "0", "1", "--output", "out")
     assert done.exit_code == 0, done.output
-    for part in ("bottom-up:2", "macro F1", "peak memory", "±", "Written to out"):
+    for part in ("bottom-up:2", "macro", "memory", "±", "Written to out"):
         assert part in done.stdout
     assert "[6/6] head-only, seed 1" in done.stderr
     written = {str(path.relative_to(tmp_path / "out")) for path in files(tmp_path / "out")}
@@ -152,8 +152,8 @@ def test_a_configuration_file_gives_options_and_the_command_line_goes_first(run,
 def test_classification_runs_without_entities(run, tiny):
     done = run("compare", "--dataset", tiny / "texts", "--scenarios", "nothing", "--output", "out")
     assert done.exit_code == 0, done.output
-    assert "weighted F1" in done.stdout
-    assert "entity F1" not in done.stdout
+    assert "weighted" in done.stdout
+    assert "entity" not in done.stdout
 
 
 def test_a_failed_run_is_shown_and_the_status_is_one(run):
@@ -265,11 +265,11 @@ def start(tiny, folder):
 def test_stopped_in_the_middle_it_goes_on_from_there(run, tiny, tmp_path, sent, status):
     runs = tmp_path / "out" / "runs"
     process = start(tiny, tmp_path / "out")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(runs.glob("*.json")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(sent)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == status, said
     kept = files(runs)
     assert 0 < len([path for path in kept if path.suffix == ".json"]) < 5

@@ -138,7 +138,7 @@ def _run_all(
         return
     watch.warming_up()
     warm_up(task, settings)
-    shape = step_shape(task, settings.batch_size)
+    shape = step_shape(task, settings)
     seen_again = share_seen_again(settings.epochs) if settings.cache else 0.0
     # How a mask will change is not known beforehand, so each run is taken to keep the one that it starts with.
     starts = [Timeline([Change(0, policy.start(stack), policy.reason)]) for policy, _ in todo]

@@ -13,6 +13,7 @@ from ..cost import StepShape, step_ratio
 from ..errors import RequestError
 from ..policies import BottomUp, TopDown
 from .prediction import step_shape
+from .settings import StudySettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,9 +49,9 @@ class Inspection:
     task: Task | None = None
 
 
-def inspect_task(task: Task, *, batch_size: int = 16) -> Inspection:
+def inspect_task(task: Task, settings: StudySettings | None = None) -> Inspection:
     """The model as it would be trained on `task`, with steps of the task's own shape."""
-    return _inspect(task.model, find_blocks(task.new_model(0)), step_shape(task, batch_size), task)
+    return _inspect(task.model, find_blocks(task.new_model(0)), step_shape(task, settings or StudySettings()), task)
 
 
 def inspect_model(name: str, *, tower: str | None = None, batch_size: int = 16, tokens: int = 128) -> Inspection:

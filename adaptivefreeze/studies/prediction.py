@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
+
+import torch
 
 from ..blocks import BlockStack
 from ..cost import StepShape, run_ratio
 from ..timeline import Timeline
+from .settings import StudySettings
 
 if TYPE_CHECKING:
     from ..tasks import Task
 
 
-def step_shape(task: Task, batch_size: int) -> StepShape:
+def step_shape(task: Task, settings: StudySettings) -> StepShape:
     """The mean shape of a training step: batches are padded to their longest example, or all to `max_length`."""
-    if task.pad_to_max_length:
-        return StepShape(examples=batch_size, tokens=task.max_length)
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
     lengths = [len(ids) for ids in task.train["input_ids"]]
-    random.Random(0).shuffle(lengths)
-    longest = [max(lengths[start : start + batch_size]) for start in range(0, len(lengths), batch_size)]
-    return StepShape(examples=min(batch_size, len(lengths)), tokens=round(sum(longest) / len(longest)))
+    examples = min(settings.batch_size, len(lengths))
+    if task.pad_to_max_length:
+        return StepShape(examples=examples, tokens=task.max_length)
+    draw = torch.Generator().manual_seed(0)
+    order: list[int] = (
+        get_length_grouped_indices(lengths, examples, generator=draw)  # type: ignore[no-untyped-call]
+        if settings.groups_by_length
+        else torch.randperm(len(lengths), generator=draw).tolist()
+    )
+    longest = [max(lengths[i] for i in order[at : at + examples]) for at in range(0, len(order), examples)]
+    return StepShape(examples=examples, tokens=round(sum(longest) / len(longest)))
 
 
 def share_seen_again(epochs: float) -> float:

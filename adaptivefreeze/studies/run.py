@@ -100,9 +100,7 @@ def run_scenario(
         samples_per_second=(trainer.state.epoch or 0.0) * task.train_examples / clock.seconds,
         trainable_parameters=stack.trainable_parameters(mask),
         frozen_fraction=stack.frozen_fraction(mask),
-        predicted_step_ratio=predicted_ratio(
-            stack, freezing.timeline, steps, step_shape(task, settings.batch_size), seen_again
-        ),
+        predicted_step_ratio=predicted_ratio(stack, freezing.timeline, steps, step_shape(task, settings), seen_again),
         peak_memory_bytes=peak.bytes,
         energy_joules=clock.joules,
         timeline=tuple(freezing.timeline.to_json()),

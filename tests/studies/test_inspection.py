@@ -3,7 +3,7 @@
 import pytest
 
 from adaptivefreeze import RequestError
-from adaptivefreeze.studies import inspect_model, inspect_task
+from adaptivefreeze.studies import StudySettings, inspect_model, inspect_task
 
 
 def test_a_model_is_inspected_from_its_configuration(tiny_folder):
@@ -20,7 +20,7 @@ def test_a_model_is_inspected_from_its_configuration(tiny_folder):
 
 
 def test_with_a_task_the_head_is_the_tasks_and_the_step_its_own(task):
-    found = inspect_task(task, batch_size=8)
+    found = inspect_task(task, StudySettings(batch_size=8))
     assert found.stack.units[-1].size == 16 * len(task.labels) + len(task.labels)
     assert found.task is task
     assert 5 <= found.shape.tokens <= 8

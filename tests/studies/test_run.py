@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from adaptivefreeze import BottomUp, FreezeCallback, Nothing, find_blocks
 from adaptivefreeze.cost import step_ratio
 from adaptivefreeze.studies import FailedRun, StudySettings, run_scenario
+from adaptivefreeze.studies import clock as clock_room
 from adaptivefreeze.studies.identity import fingerprint, model_record
 from adaptivefreeze.studies.prediction import predicted_ratio, share_seen_again, step_shape
 from adaptivefreeze.studies.run import attempt, failure_sentence, warm_up
@@ -78,9 +80,9 @@ def test_with_the_cache_the_prefix_is_skipped_from_the_second_epoch_on(task, set
     assert run.predicted_step_ratio < plain.predicted_step_ratio
 
 
-def test_the_prediction_weighs_first_and_later_epochs(task):
+def test_the_prediction_weighs_first_and_later_epochs(task, settings):
     stack = find_blocks(task.new_model(0))
-    mask, shape = BottomUp(3).start(stack), step_shape(task, 8)
+    mask, shape = BottomUp(3).start(stack), step_shape(task, settings)
     timeline = Timeline([Change(0, mask, "static")])
     never, always = step_ratio(stack, mask, shape), step_ratio(stack, mask, shape, cached=True)
     assert predicted_ratio(stack, timeline, 10, shape) == pytest.approx(never)
@@ -96,25 +98,26 @@ def test_classification_has_no_entities(texts, settings):
     assert run.validation[-1].entity_f1 is None
 
 
-def test_what_callbacks_do_within_a_step_is_inside_the_clock(task, settings, model, monkeypatch):
-    freezing = FreezeCallback.on_step_end if hasattr(FreezeCallback, "on_step_end") else None
+def test_the_freezing_callbacks_work_is_inside_the_clock_and_the_listeners_outside(task, settings, model, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(clock_room, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
-    def slow(self, *args, **kwargs):
-        time.sleep(0.05)
-        return freezing(self, *args, **kwargs) if freezing else None
+    def takes(seconds):
+        now[0] += seconds
 
-    monkeypatch.setattr(FreezeCallback, "on_step_end", slow)
-    run = run_scenario(task, Nothing(), 0, settings, model=model)
-    assert run.train_seconds > run.steps * 0.05
-
-
-def test_the_listener_is_outside_the_clock(task, settings, model):
+    monkeypatch.setattr(FreezeCallback, "on_step_begin", lambda *a, **k: takes(1), raising=False)
+    monkeypatch.setattr(FreezeCallback, "on_step_end", lambda *a, **k: takes(2), raising=False)
     heard = []
-    run = run_scenario(
-        task, Nothing(), 0, settings, model=model, listener=lambda *step: (heard.append(step), time.sleep(0.1))
-    )
+
+    def listen(*step):
+        heard.append(step)
+        takes(100)
+
+    run = run_scenario(task, Nothing(), 0, settings, model=model, listener=listen)
     assert heard == [(step, 6) for step in range(1, 7)]
-    assert run.train_seconds < 6 * 0.1
+    assert run.train_seconds == 6 * 3
+    assert [point.seconds for point in run.validation] == [9, 18]
+    assert run.samples_per_second == 48 / 18
 
 
 def test_the_saved_model_is_the_trained_one(task, settings, model, tmp_path):
@@ -212,9 +215,13 @@ def test_a_fingerprint_is_of_the_weights(task):
     assert fingerprint(model) != fingerprint(same)
 
 
-def test_the_step_shape_is_that_of_padded_batches(task, texts):
-    lengths = [len(ids) for ids in task.train["input_ids"]]
-    assert step_shape(task, 1).tokens == round(sum(lengths) / len(lengths))
-    assert step_shape(task, 1000) == replace(step_shape(task, 24), tokens=max(lengths))
-    assert step_shape(replace(task, pad_to_max_length=True), 8).tokens == 16
-    assert step_shape(texts, 8).tokens == 6
+def test_the_step_shape_is_that_of_padded_batches(task, texts, settings):
+    assert step_shape(replace(task, pad_to_max_length=True), settings).tokens == 16
+    assert step_shape(texts, settings).tokens == 6
+    assert step_shape(task, replace(settings, batch_size=1000)).examples == 24
+
+    uneven = SimpleNamespace(train={"input_ids": [[0] * n for n in range(1, 201)]}, pad_to_max_length=False)
+    mixed = replace(settings, training_arguments={"train_sampling_strategy": "random"})
+    assert step_shape(uneven, mixed).tokens == pytest.approx(200 * 8 / 9, abs=8)  # the expected longest of eight
+    assert step_shape(uneven, settings).tokens < 130
+    assert step_shape(uneven, replace(settings, batch_size=1)).tokens == pytest.approx(100.5, abs=0.5)
