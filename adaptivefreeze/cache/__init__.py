@@ -1,5 +1,6 @@
 """Skip what is frozen."""
 
-from .prefix import CacheStats, PrefixCache
+from .prefix import PrefixCache
+from .stats import CacheStats
 
 __all__ = ["CacheStats", "PrefixCache"]

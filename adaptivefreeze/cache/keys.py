@@ -46,6 +46,19 @@ class Batch:
         real = None if self.real is None else tuple(self.real[i] for i in rows)
         return Batch(tensors, self.rest, tuple(self.keys[i] for i in rows), real, self.tokens)
 
+    def assemble(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Rows of shape (tokens, …), one an example -> (batch, tokens, …) on the inputs' device, zeros at padding."""
+        device = next(iter(self.tensors.values())).device
+        if self.real is None or self.tokens is None:
+            return torch.stack([row.to(device, non_blocking=True) for row in rows])
+        hidden = torch.zeros((self.size, self.tokens, *rows[0].shape[1:]), dtype=rows[0].dtype, device=device)
+        for index, (at, row) in enumerate(zip(self.real, rows, strict=True)):
+            if isinstance(at, slice):
+                hidden[index, at].copy_(row, non_blocking=True)
+            else:
+                hidden[index, at] = row.to(device, non_blocking=True)
+        return hidden
+
 
 def read_batch(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], salt: bytes) -> Batch:
     """Keys and real positions of the examples in `tensors`, each of shape (batch, …).

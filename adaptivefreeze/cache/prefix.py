@@ -6,9 +6,8 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +20,18 @@ from ..cost import filling_pays
 from ..errors import RequestError
 from ..mask import FreezeMask
 from .bypass import Bypass, Unsuitable
+from .check import check_bypass, check_shape, eval_mode
 from .disk import DiskRows
 from .fingerprint import Fingerprints
 from .keys import Batch, read_batch
 from .size import parse_size
+from .stats import CacheStats
 from .store import stores_for
 
 logger = logging.getLogger(__name__)
 
 # What a Trainer passes through the model for the loss alone.
 LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
-PADDED_COLUMNS = 3
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
-HALF_TOLERANCE = 5e-2
-
-
-@dataclass
-class CacheStats:
-    """What the cache did. `seconds_spent` on looking up, storing and checking; `seconds_saved` on prefixes not run,
-    estimated from the time that the prefixes which were run took. `declined`: why it stands aside, or None."""
-
-    hits: int = 0
-    misses: int = 0
-    carried: int = 0
-    rows: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-    refused: int = 0
-    seconds_spent: float = 0.0
-    seconds_saved: float = 0.0
-    declined: str | None = None
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of the examples looked up that needed no prefix from the bottom."""
-        return self.hits / max(1, self.hits + self.misses)
-
-    def to_json(self) -> dict[str, Any]:
-        """For a result file."""
-        return {**asdict(self), "hit_rate": self.hit_rate}
 
 
 class PrefixCache:
@@ -182,7 +154,8 @@ class PrefixCache:
         try:
             self._drop_changed()
             if not self._verified or not self._bypass.knows(batch):
-                self._check(batch)
+                check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
+                self._verified = True
             hidden, computing = self._hidden(batch)
         except Unsuitable as reason:
             self._decline(str(reason))
@@ -257,7 +230,7 @@ class PrefixCache:
             if boundary == self._boundary:
                 continue
             part = batch.select(indices)
-            start = _assemble(part, [rows[i] for i in indices]) if boundary else None
+            start = part.assemble([rows[i] for i in indices]) if boundary else None
             begin = time.perf_counter()
             result = self._run_prefix(part, boundary, start)
             seconds = time.perf_counter() - begin
@@ -275,7 +248,7 @@ class PrefixCache:
                 whole = result
         if self._prefix_rows:
             self.stats.seconds_saved += len(found.get(self._boundary, ())) * self._prefix_seconds / self._prefix_rows
-        return (whole if whole is not None else _assemble(batch, [rows[i] for i in range(batch.size)])), computing
+        return (whole if whole is not None else batch.assemble([rows[i] for i in range(batch.size)])), computing
 
     def _look_up(self, key: bytes) -> tuple[int, torch.Tensor | None]:
         """The deepest boundary up to the present one at which the example is known, and its row; 0 for none."""
@@ -295,46 +268,12 @@ class PrefixCache:
 
     def _run_prefix(self, batch: Batch, start: int, hidden: torch.Tensor | None) -> torch.Tensor:
         stochastic = self.passes and self._tower.training
-        with torch.no_grad(), _modes(self._modules, stochastic):
+        with torch.no_grad(), nullcontext() if stochastic else eval_mode(self._modules):
             result = self._bypass.from_inputs(self._original, batch, self._boundary, start=start, hidden=hidden)
-        expected = (batch.size,) if batch.tokens is None else (batch.size, batch.tokens)
-        if tuple(result.shape[: len(expected)]) != expected:
-            raise Unsuitable(f"block {self._boundary - 2} gives {tuple(result.shape)} for a batch of {expected}")
+        check_shape(result, batch, self._boundary)
         return result
 
     # Knowing when not to
-
-    def _check(self, batch: Batch) -> None:
-        """Compare the bypass with the whole forward pass on this batch, in another width than its rows were made at."""
-        wide = _widened(batch)
-        cuda = [t.device.index or 0 for t in batch.tensors.values() if t.is_cuda][:1]
-        with torch.no_grad(), torch.random.fork_rng(devices=cuda), _modes(self._modules, False):
-            try:
-                whole = _first(self._bypass.learn(self._original, wide))
-                rows = self._bypass.from_inputs(self._original, batch, self._boundary)
-                real = batch.real or [slice(None)] * batch.size
-                if batch.tokens is not None and tuple(rows.shape[:2]) != (batch.size, batch.tokens):
-                    raise Unsuitable(f"block {self._boundary - 2} gives {tuple(rows.shape)} for {batch.tokens} tokens")
-                hidden = _assemble(wide, [rows[i, at] for i, at in enumerate(real)])
-                skipped = _first(self._bypass.from_boundary(self._original, wide, self._boundary, hidden))
-            except Unsuitable:
-                raise
-            except Exception as error:  # whatever a model's code does when its blocks are skipped, it must not run so
-                raise Unsuitable(f"its forward pass cannot be bypassed ({type(error).__name__}: {error})") from error
-        # Weights cast under no_grad must not serve the training pass that follows (pytorch caches them by autocast).
-        torch.clear_autocast_cache()
-        tolerance = TOLERANCE.get(whole.dtype, HALF_TOLERANCE)
-        if torch.is_autocast_enabled(whole.device.type):
-            tolerance = HALF_TOLERANCE
-        for index, at in enumerate(real):
-            if whole.shape != skipped.shape or not torch.allclose(
-                whole[index, at],
-                skipped[index, at],
-                rtol=tolerance,
-                atol=tolerance * float(whole[index, at].abs().max()),
-            ):
-                raise Unsuitable("bypassing its prefix changes what the model gives")
-        self._verified = True
 
     def _drop_changed(self, *, refresh: bool = False) -> None:
         first = self._prints.changed(self._boundary, refresh=refresh)
@@ -361,52 +300,3 @@ class PrefixCache:
         self._examples = None
         self._training_rows = self._training_hits = 0
         self._prefix_seconds, self._prefix_rows = 0.0, 0
-
-
-def _assemble(batch: Batch, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Rows of shape (tokens, …) -> (batch, tokens, …) on the inputs' device, zeros at padding."""
-    device = next(iter(batch.tensors.values())).device
-    if batch.real is None or batch.tokens is None:
-        return torch.stack([row.to(device, non_blocking=True) for row in rows])
-    hidden = torch.zeros((batch.size, batch.tokens, *rows[0].shape[1:]), dtype=rows[0].dtype, device=device)
-    for index, (at, row) in enumerate(zip(batch.real, rows, strict=True)):
-        if isinstance(at, slice):
-            hidden[index, at].copy_(row, non_blocking=True)
-        else:
-            hidden[index, at] = row.to(device, non_blocking=True)
-    return hidden
-
-
-def _widened(batch: Batch) -> Batch:
-    """The batch with padded columns at its right, so that its width is neither its rows' nor its size."""
-    if batch.tokens is None or "attention_mask" not in batch.tensors:
-        return batch
-    extra = PADDED_COLUMNS + (batch.tokens + PADDED_COLUMNS == batch.size)
-    tensors = {
-        name: nn.functional.pad(t, [0, 0] * (t.dim() - 2) + [0, extra])
-        if t.dim() > 1 and t.shape[1] == batch.tokens
-        else t
-        for name, t in batch.tensors.items()
-    }
-    return Batch(tensors, batch.rest, batch.keys, batch.real, batch.tokens + extra)
-
-
-def _first(output: Any) -> torch.Tensor:
-    value = output if isinstance(output, torch.Tensor) else output[0]
-    if not isinstance(value, torch.Tensor):
-        raise Unsuitable(f"it gives a {type(output).__name__}, not a hidden state")
-    return value
-
-
-@contextmanager
-def _modes(modules: list[nn.Module], training: object) -> Iterator[None]:
-    """Eval mode inside, unless `training`; each module's own mode outside."""
-    before = [m.training for m in modules]
-    if not training:
-        for module in modules:
-            module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, before, strict=True):
-            module.training = mode
