@@ -39,6 +39,8 @@ def render(summary: Summary) -> str:
         rows=[(label(row), row.unfrozen, [cell(column, row) for column in shown]) for row in summary.rows],
         plots=plots,
         runs=summary.results,
+        cached=[run for run in summary.results if run.cache_stats is not None],
+        memory=lambda count: f"{count / 2**20:,.0f} MiB",
         failures=summary.failures,
         task=summary.task,
         model=summary.model,

@@ -111,7 +111,8 @@ class Summary:
         found = dict.fromkeys(w for run in self.runs for w in run.task.warnings)
         for run in self.results:
             if run.cache_stats is not None and run.cache_stats.get("declined"):
-                found[f"The cache stood aside in {run.scenario}: {run.cache_stats['declined']}"] = None
+                reason = str(run.cache_stats["declined"]).rstrip(".")
+                found[f"The cache stood aside in {run.scenario}: {reason}."] = None
         places = {
             tuple(str(run.environment.get(key)) for key in ("device", "device_name", "threads", "dtype", "torch"))
             for run in self.results

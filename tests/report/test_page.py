@@ -22,6 +22,18 @@ def test_the_page_shows_table_plots_settings_environment_and_timelines():
     assert "seed 4, failed. Out of memory: try less." in text
 
 
+def test_the_page_shows_what_the_cache_did():
+    from adaptivefreeze.cache import CacheStats
+
+    stats = CacheStats(hits=3, misses=1, rows=1234, memory_bytes=5 * 2**20, seconds_saved=12.34, seconds_spent=0.56)
+    text = page(made("nothing"), made("bottom-up:2", cache=True, cache_stats=stats.to_json()))
+    for part in ("The prefix cache", "75.0 %", "1,234", "5 MiB", "12.3", "0.6"):
+        assert part in text
+    assert "The prefix cache" not in page(made("nothing"))
+    aside = CacheStats(declined="one epoch only")
+    assert "one epoch only" in page(made("bottom-up:2", cache=True, cache_stats=aside.to_json()))
+
+
 def test_the_page_loads_nothing_from_elsewhere():
     loaded = re.findall(r"(?:src|href)=\"(?!#)([^\"]+)\"", page(made("nothing"), made("bottom-up:2")))
     assert loaded == []

@@ -70,7 +70,7 @@ def test_rows_stand_policy_by_policy_and_by_number():
 
 def test_a_cache_that_stood_aside_is_told():
     run = made(cache=True, cache_stats={"hits": 0, "declined": "the inputs change every epoch"})
-    assert "The cache stood aside in bottom-up:2: the inputs change every epoch" in Summary.of([run]).warnings
+    assert "The cache stood aside in bottom-up:2: the inputs change every epoch." in Summary.of([run]).warnings
 
 
 def test_runs_measured_on_different_machines_are_told_apart_in_a_warning():
