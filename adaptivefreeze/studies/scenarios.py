@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from ..errors import RequestError
-from ..policies import POLICIES, BottomUp, HeadOnly, Interleaved, Nothing, Policy, TopDown, parse_policy
+from ..policies import POLICIES, AdaptivePolicy, BottomUp, HeadOnly, Interleaved, Nothing, Policy, TopDown, parse_policy
 
 UNFROZEN = frozenset({"nothing", "bottom-up:0", "top-down:0"})
 """The scenarios that are full fine-tuning: what the others are measured against."""
@@ -79,16 +81,19 @@ def _static(depth: int) -> list[Policy]:
 
 
 def _adaptive(depth: int) -> list[Policy]:
-    """Every policy that decides while it trains, with its own defaults."""
-    policies = [parse_policy(policy.name) for policy in POLICIES if hasattr(policy, "update")]
-    if not policies:
-        raise RequestError("the set adaptive is empty: this version has static policies only; give static instead.")
-    return policies
+    """Every policy that decides while it trains, with its own defaults; one without defaults must be named."""
+    return [policy() for policy in POLICIES if issubclass(policy, AdaptivePolicy) and not _required(policy)]
 
 
 def _all(depth: int) -> list[Policy]:
-    adaptive = _adaptive(depth) if any(hasattr(policy, "update") for policy in POLICIES) else []
-    return [*_static(depth), *_depths(depth)[1:], *adaptive]
+    return [*_static(depth), *_depths(depth)[1:], *_adaptive(depth)]
+
+
+def _required(policy: type[Policy]) -> bool:
+    """Whether there is an argument that must be given."""
+    missing = dataclasses.MISSING
+    described: Any = policy
+    return any(f.init and f.default is missing and f.default_factory is missing for f in dataclasses.fields(described))
 
 
 _SETS: dict[str, Callable[[int], list[Policy]]] = {

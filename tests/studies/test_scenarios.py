@@ -3,6 +3,7 @@
 import pytest
 
 from adaptivefreeze import BottomUp, RequestError, TopDown
+from adaptivefreeze.policies import AdaptivePolicy
 from adaptivefreeze.studies.scenarios import UNFROZEN, expand, split_specs
 
 
@@ -31,6 +32,14 @@ def test_static_has_one_unfrozen_run_and_all_has_every_depth_besides():
     assert [name for name in static if name in UNFROZEN] == ["nothing"]
     assert set(static) | {f"bottom-up:{k}" for k in range(1, 13)} <= set(everything)
     assert len(set(everything)) == len(everything)
+
+
+def test_adaptive_are_those_that_decide_while_they_train_and_need_no_argument():
+    found = names("adaptive")
+    assert "autofreeze" in found
+    assert not set(found) & set(names("static"))
+    assert set(found) <= set(names("all"))
+    assert all(isinstance(policy, AdaptivePolicy) for policy in expand(["adaptive"], 12))
 
 
 def test_specs_keep_their_order_and_each_stands_once():
