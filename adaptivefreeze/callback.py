@@ -233,6 +233,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if saved is None:
             self.timeline = Timeline()
             mask = self.policy.start(self.stack)
+            if isinstance(self.policy, AdaptivePolicy):
+                self._learning_rates = dict(self.policy.first_learning_rates(self.stack))
         else:
             self.policy.start(self.stack)
             self.policy.load_state_dict(saved["policy_state"])

@@ -1,10 +1,19 @@
 """What decides what is frozen."""
 
 from .autofreeze import AutoFreeze
+from .autorgn import AutoRGN
 from .base import AdaptivePolicy, Decision, Moments, Norms, Policy, Schedule, Signals, StepCosts
+from .budget import Budget
+from .egeria import Egeria
+from .freezeout import FreezeOut
+from .grades import GradES
 from .listing import POLICIES
+from .random_prefix import RandomPrefix
+from .sampled import LayerOut, Lisa
+from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
 from .spec import parse_policy
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
+from .validation import ValidationDriven
 from .wrappers import WRAPPERS, After, Ceiling, Floor, Patience
 
 __all__ = [
@@ -13,21 +22,33 @@ __all__ = [
     "AdaptivePolicy",
     "After",
     "AutoFreeze",
+    "AutoRGN",
     "BottomUp",
+    "Budget",
     "Ceiling",
     "Decision",
+    "Egeria",
     "Floor",
+    "FreezeOut",
+    "GeometricSchedule",
+    "GradES",
+    "GradualUnfreezing",
     "HeadOnly",
     "Interleaved",
+    "LayerOut",
+    "LinearSchedule",
+    "Lisa",
     "Modules",
     "Moments",
     "Norms",
     "Nothing",
     "Patience",
     "Policy",
+    "RandomPrefix",
     "Schedule",
     "Signals",
     "StepCosts",
     "TopDown",
+    "ValidationDriven",
     "parse_policy",
 ]

@@ -159,6 +159,10 @@ class AdaptivePolicy(Policy):
     def update(self, signals: Signals) -> Decision | None:
         """What to do now; None for nothing. Called at the moments asked for, in order."""
 
+    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+        """Unit -> factor on its learning rate in the first step, before the policy is asked; 1 where none is named."""
+        return {}
+
     @property
     def reason(self) -> str:
         return "start"

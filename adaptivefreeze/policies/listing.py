@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from .autofreeze import AutoFreeze
+from .autorgn import AutoRGN
 from .base import Policy
+from .budget import Budget
+from .egeria import Egeria
+from .freezeout import FreezeOut
+from .grades import GradES
+from .random_prefix import RandomPrefix
+from .sampled import LayerOut, Lisa
+from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
+from .validation import ValidationDriven
 
 POLICIES: tuple[type[Policy], ...] = (
     Nothing,
@@ -14,4 +23,16 @@ POLICIES: tuple[type[Policy], ...] = (
     HeadOnly,
     Modules,
     AutoFreeze,
+    ValidationDriven,
+    RandomPrefix,
+    LinearSchedule,
+    GeometricSchedule,
+    GradualUnfreezing,
+    LayerOut,
+    Lisa,
+    FreezeOut,
+    GradES,
+    AutoRGN,
+    Egeria,
+    Budget,
 )

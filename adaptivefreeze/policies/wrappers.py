@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,6 +39,9 @@ class Wrapper(AdaptivePolicy):
     def start(self, stack: BlockStack) -> FreezeMask:
         return self.policy.start(stack)
 
+    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+        return self.policy.first_learning_rates(stack) if isinstance(self.policy, AdaptivePolicy) else {}
+
     def update(self, signals: Signals) -> Decision | None:
         return self.policy.update(signals) if isinstance(self.policy, AdaptivePolicy) else None
 
@@ -66,7 +70,7 @@ class Floor(Wrapper):
 
     def update(self, signals: Signals) -> Decision | None:
         decision = super().update(signals)
-        return decision and replace(decision, mask=self._raised(decision.mask))
+        return decision and _with_mask(decision, self._raised(decision.mask), signals)
 
     def _raised(self, mask: FreezeMask) -> FreezeMask:
         k = depth_of(self.name, self.value, mask.depth)
@@ -88,7 +92,7 @@ class Ceiling(Wrapper):
 
     def update(self, signals: Signals) -> Decision | None:
         decision = super().update(signals)
-        return decision and replace(decision, mask=self._lowered(decision.mask))
+        return decision and _with_mask(decision, self._lowered(decision.mask), signals)
 
     def _lowered(self, mask: FreezeMask) -> FreezeMask:
         k = depth_of(self.name, self.value, mask.depth)
@@ -152,6 +156,9 @@ class After(Wrapper):
         self._first = self.policy.start(stack)
         return FreezeMask(stack.depth) if self.value > 0 else self._first
 
+    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+        return {} if self.value > 0 else super().first_learning_rates(stack)
+
     @property
     def reason(self) -> str:
         return f"waits for {self.value:.0%} of the run" if self.value > 0 else self.policy.reason
@@ -171,6 +178,12 @@ class After(Wrapper):
 
     def _begin(self, total_steps: int) -> int:
         return math.ceil(float(self.value) * total_steps)
+
+
+def _with_mask(decision: Decision, mask: FreezeMask, signals: Signals) -> Decision:
+    """`decision` with `mask` instead. A change that was wanted and comes to nothing is worth no line of its own."""
+    prevented = decision.mask != signals.mask and mask == signals.mask
+    return replace(decision, mask=mask, reason="" if prevented else decision.reason)
 
 
 WRAPPERS: tuple[type[Wrapper], ...] = (Floor, Ceiling, Patience, After)

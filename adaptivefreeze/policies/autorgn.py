@@ -1,0 +1,69 @@
+"""AutoRGN: a unit's learning rate in proportion to its relative gradient norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..mask import FreezeMask
+from .base import AdaptivePolicy, Decision, Moments, Norms, Signals, check_number, intervals
+
+if TYPE_CHECKING:
+    from ..blocks import BlockStack
+
+
+@dataclass(frozen=True)
+class AutoRGN(AdaptivePolicy):
+    """Scales each unit's learning rate by ‖g‖₂ / ‖w‖₂, relative to the largest (arXiv 2210.11466).
+
+    g is the gradient accumulated over an interval, `intervals` of them an epoch, w the weights at its end. The unit
+    with the largest ratio, most often the head, gets the whole learning rate. Nothing is frozen, unless `freeze` is
+    above 0: then the blocks at the bottom whose factor lies under it freeze, with the embeddings, and the last never.
+
+    Raises `RequestError` for values out of range. Keeps no state.
+    """
+
+    name: ClassVar[str] = "autorgn"
+    intervals: float = 5
+    freeze: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "intervals", self.intervals, 0, open_low=True)
+        check_number(self.name, "freeze", self.freeze, 0, 1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"gradients", "weights"})
+
+    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+        return Moments(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        return FreezeMask(stack.depth)
+
+    def update(self, signals: Signals) -> Decision | None:
+        assert signals.gradients is not None
+        assert signals.weights is not None
+        ratios = _ratios(signals.gradients, signals.weights, signals.mask)
+        largest = max(ratios.values(), default=0.0)
+        if not largest > 0:  # no gradient, or none that is a number
+            return None
+        factors = {name: ratio / largest for name, ratio in ratios.items()}
+        depth, mask = signals.mask.depth, signals.mask
+        first = max(0, mask.prefix - 1)
+        frozen = first
+        while frozen < depth - 1 and factors.get(f"block {frozen}", 1.0) < self.freeze:
+            frozen += 1
+        if frozen > first:
+            mask = FreezeMask.first(depth, frozen) | mask
+        shown = " ".join(f"{factor:.2g}".removeprefix("0") for factor in factors.values())
+        return Decision(mask, f"learning rates × [{shown}]", learning_rates=factors)
+
+
+def _ratios(gradients: Mapping[str, Norms], weights: Mapping[str, Norms], mask: FreezeMask) -> dict[str, float]:
+    return {
+        name: norms.l2 / weights[name].l2
+        for name, norms in gradients.items()
+        if name not in mask.units and weights[name].l2 > 0 and norms.l2 < float("inf")
+    }

@@ -1,0 +1,162 @@
+"""Budget: finish in a given share of the full run's time, giving up as little as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..mask import EMBEDDINGS, FreezeMask, block_name
+from .base import AdaptivePolicy, Decision, Moments, Signals, StepCosts, check_number
+
+if TYPE_CHECKING:
+    from ..blocks import BlockStack
+
+FILLING = 0.08  # of a frozen step's time, in the pass in which the cache stores its rows
+SMOOTHING = 0.3  # weight of a new importance against what is known
+SLACK = 0.02  # of the budget: less than this over or under it is not worth a move
+
+
+@dataclass
+class Budget(AdaptivePolicy):
+    """Moves the frozen boundary so that the run takes the share `ratio` of the time of full fine-tuning.
+
+    Time is the cost model's, in steps of full fine-tuning, for the shapes of the batches and with the cache's passes
+    as they are: filling, carrying rows up, skipping. At each moment (`decisions` of them, equally far apart) every
+    depth is a candidate: held from some moment to the end, it brings the run to its budget. The latest such moment
+    is what the budget gives; what is given up is the importance, −Σ Δw·g smoothed over moments, of the units frozen
+    meanwhile. The candidate that gives up least is taken; it moves when its moment has come. Should the plan leave
+    time over, blocks thaw again in the same way.
+
+    Without the cache a ratio under what a frozen run costs cannot be met: all blocks freeze, and the reason says so.
+    Raises `RequestError` for a ratio outside of (0, 1].
+    """
+
+    name: ClassVar[str] = "budget"
+    ratio: float = 0.5
+    decisions: int = 50
+    _spent: float = field(default=0.0, init=False, repr=False, compare=False)
+    _last: int = field(default=0, init=False, repr=False, compare=False)
+    _moved: int = field(default=0, init=False, repr=False, compare=False)
+    _came_from: int = field(default=0, init=False, repr=False, compare=False)
+    _importance: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "ratio", self.ratio, 0, 1, open_low=True)
+        check_number(self.name, "decisions", self.decisions, 1, whole=True)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"importance", "costs"})
+
+    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+        return Moments(range(1, total_steps, max(1, total_steps // self.decisions)))
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        self._spent, self._last, self._moved, self._came_from, self._importance = 0.0, 0, 0, 0, {}
+        return FreezeMask(stack.depth)
+
+    def update(self, signals: Signals) -> Decision | None:
+        assert signals.costs is not None
+        costs, depth, step = signals.costs, signals.mask.depth, signals.step
+        now = max(0, signals.mask.prefix - 1)
+        self._learn(signals.importance or {})
+        # What was held since the last moment is paid for.
+        self._spent += self._cost(costs, now, self._came_from, self._last - self._moved, step - self._moved)
+        self._last = step
+        budget = self.ratio * signals.total_steps
+        to_go = signals.total_steps - step
+        held = self._spent + self._cost(
+            costs, now, self._came_from, step - self._moved, signals.total_steps - self._moved
+        )
+        over = held - budget
+        if abs(over) <= SLACK * budget:
+            return None
+        plans = [plan for goal in range(depth + 1) if (plan := self._plan(costs, now, goal, over, to_go)) is not None]
+        gap = max(1, signals.total_steps // self.decisions)
+        if not plans:
+            if over < 0 or now == depth:
+                return None
+            return self._moving(signals, now, depth, f"with all blocks frozen it still takes more than {self.ratio:g}")
+        if over > 0:
+            _, wait, goal = min(plans)
+        else:
+            _, wait, goal = max(plans)
+        if wait > gap / 2:  # the next moment is nearer
+            return None
+        shown = f"{self._spent / signals.total_steps:.2f} spent, {held / signals.total_steps:.2f} if held"
+        return self._moving(signals, now, goal, f"budget {self.ratio:g}: {shown}")
+
+    def _plan(self, costs: StepCosts, now: int, goal: int, over: float, to_go: int) -> tuple[float, int, int] | None:
+        """(importance at stake, steps to wait, goal): when to move to `goal` so that `over` is just made up for."""
+        if (goal > now) != (over > 0) or goal == now:
+            return None
+
+        def saved(steps: int) -> float:
+            """By the move, if it holds for the last `steps` steps."""
+            return self._hold(costs, now, steps) - self._cost(costs, goal, now, 0, steps)
+
+        low, high = 0, to_go  # the fewest steps that make up for it
+        enough = saved(to_go) >= over if over > 0 else saved(to_go) <= over
+        if over > 0 and not enough:
+            return None
+        if over < 0 and not enough:
+            low = to_go  # thaws at once, and does not use up all that is left
+        while low < high:
+            middle = (low + high) // 2
+            if (saved(middle) >= over) if over > 0 else (saved(middle) <= over):
+                high = middle
+            else:
+                low = middle + 1
+        if over < 0 and enough and low > 0:
+            low -= 1  # stay within the budget
+        if low == 0:
+            return None
+        stake = sum(self._worth(i) for i in range(min(now, goal), max(now, goal)))
+        if 0 in (now, goal):
+            stake += self._importance.get(EMBEDDINGS, 0.0)
+        return max(0.0, stake) * low, to_go - low, goal
+
+    def _hold(self, costs: StepCosts, depth: int, steps: int) -> float:
+        """`steps` more steps at the present depth, at the end of what it is held for."""
+        return steps * costs.skipped[depth]
+
+    def _cost(self, costs: StepCosts, depth: int, came_from: int, begin: int, end: int) -> float:
+        """Steps number `begin` to `end` after the boundary moved from `came_from` to `depth`."""
+        if not costs.cached or depth == 0:
+            return (end - begin) * costs.run[depth]
+        filling = max(0.0, min(end, costs.examples_pass) - begin)
+        # Rows that are stored at a shallower boundary need only the blocks between.
+        missing = (depth - came_from) / depth if 0 < came_from < depth else 1.0
+        first = costs.skipped[depth] + missing * (costs.run[depth] - costs.skipped[depth])
+        first += FILLING * costs.run[depth]
+        return filling * first + (end - begin - filling) * costs.skipped[depth]
+
+    def _moving(self, signals: Signals, now: int, goal: int, reason: str) -> Decision:
+        self._came_from, self._moved = now if goal > now else 0, signals.step
+        self._last = signals.step
+        mask = FreezeMask.first(signals.mask.depth, goal) if goal else FreezeMask(signals.mask.depth)
+        return Decision(mask, reason)
+
+    def _learn(self, importance: Mapping[str, float]) -> None:
+        for name, value in importance.items():
+            if value == value:  # a number
+                known = self._importance.get(name, value)
+                self._importance[name] = known + SMOOTHING * (value - known)
+
+    def _worth(self, block: int) -> float:
+        return self._importance.get(block_name(block), 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "spent": self._spent,
+            "last": self._last,
+            "moved": self._moved,
+            "came_from": self._came_from,
+            "importance": self._importance,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._spent, self._last = state["spent"], state["last"]
+        self._moved, self._came_from = state["moved"], state["came_from"]
+        self._importance = dict(state["importance"])

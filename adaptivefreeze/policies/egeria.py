@@ -1,0 +1,147 @@
+"""Egeria: freeze the front block when its view of a probe batch has stopped moving away from a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..mask import FreezeMask, block_name
+from .base import AdaptivePolicy, Decision, Moments, Signals, check_number, intervals
+
+if TYPE_CHECKING:
+    from ..blocks import BlockStack
+
+Matrix = Sequence[Sequence[float]]
+
+
+@dataclass
+class Egeria(AdaptivePolicy):
+    """Freezes from the front by plasticity, and thaws all when the learning rate has dropped (arXiv 2201.06227).
+
+    The plasticity of a block is the similarity-preserving loss ‖G − G_ref‖²_F / b² between its similarity matrix on a
+    probe batch of b examples and that of a reference, which is the model as it was `renew` moments ago or less; a
+    fixed probe batch makes the reference's matrices all that has to be kept of it. Moments come `intervals` times an
+    epoch. While `bootstrap` is not over (the mean plasticity still changes by more than that share from moment to
+    moment) nothing freezes. Then plasticity is smoothed over `window` moments, a line is fitted through the last
+    `window` of these, and the front block freezes when its slope, as a share of the largest smoothed plasticity that
+    the block has had, stays within `tolerance`. The last block never freezes. All thaw when the learning rate has
+    fallen to a tenth of what it was when the first block froze.
+
+    Raises `RequestError` for values out of range.
+    """
+
+    name: ClassVar[str] = "egeria"
+    tolerance: float = 0.05
+    window: int = 3
+    intervals: float = 10
+    renew: int = 10
+    bootstrap: float = 0.5
+    _reference: dict[str, Matrix] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _history: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _largest: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _age: int = field(default=0, init=False, repr=False, compare=False)
+    _mean: float | None = field(default=None, init=False, repr=False, compare=False)
+    _ready: bool = field(default=False, init=False, repr=False, compare=False)
+    _rate: float | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "tolerance", self.tolerance, 0)
+        check_number(self.name, "window", self.window, 2, whole=True)
+        check_number(self.name, "intervals", self.intervals, 0, open_low=True)
+        check_number(self.name, "renew", self.renew, 1, whole=True)
+        check_number(self.name, "bootstrap", self.bootstrap, 0)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"similarities"})
+
+    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+        return Moments(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        self.load_state_dict(_EMPTY)
+        return FreezeMask(stack.depth)
+
+    def update(self, signals: Signals) -> Decision | None:
+        assert signals.similarities is not None
+        mask, depth = signals.mask, signals.mask.depth
+        plasticity = {
+            name: plasticity_of(matrix, self._reference[name])
+            for name, matrix in signals.similarities.items()
+            if name in self._reference
+        }
+        self._note(plasticity)
+        self._age += 1
+        if not self._reference or self._age >= self.renew:
+            self._reference, self._age = {name: [*map(list, m)] for name, m in signals.similarities.items()}, 0
+        if mask.prefix and self._rate is not None and signals.learning_rate <= self._rate / 10:
+            self._rate, self._history, self._largest = None, {}, {}
+            return Decision(
+                FreezeMask(depth), f"the learning rate fell tenfold, to {signals.learning_rate:.2g}: all thaw"
+            )
+        front = max(0, mask.prefix - 1)
+        if not plasticity or not self._bootstrapped(plasticity) or front >= depth - 1:
+            return None
+        slope = self._slope(block_name(front))
+        if slope is None or abs(slope) > self.tolerance:
+            return None
+        self._rate = signals.learning_rate if self._rate is None else self._rate
+        reason = f"plasticity of block {front} has slope {slope:.2g}, tolerance {self.tolerance:g}"
+        return Decision(FreezeMask.first(depth, front + 1), reason)
+
+    def _note(self, plasticity: Mapping[str, float]) -> None:
+        for name, value in plasticity.items():
+            history = self._history.setdefault(name, [])
+            history.append(value)
+            del history[: -2 * self.window]
+
+    def _bootstrapped(self, plasticity: Mapping[str, float]) -> bool:
+        mean = sum(plasticity.values()) / len(plasticity)
+        before, self._mean = self._mean, mean
+        if before is not None and abs(mean - before) <= self.bootstrap * before:
+            self._ready = True
+        return self._ready
+
+    def _slope(self, name: str) -> float | None:
+        """Of the smoothed plasticity, a moment, as a share of its largest value; None before there are enough."""
+        history = self._history.get(name, [])
+        if len(history) < 2 * self.window - 1:
+            return None
+        smooth = [sum(history[i : i + self.window]) / self.window for i in range(len(history) - self.window + 1)]
+        smooth = smooth[-self.window :]
+        self._largest[name] = largest = max(self._largest.get(name, 0.0), *smooth)
+        if largest == 0:
+            return 0.0
+        middle, mean = (len(smooth) - 1) / 2, sum(smooth) / len(smooth)
+        up = sum((i - middle) * (value - mean) for i, value in enumerate(smooth))
+        return up / sum((i - middle) ** 2 for i in range(len(smooth))) / largest
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "reference": self._reference,
+            "history": self._history,
+            "largest": self._largest,
+            "age": self._age,
+            "mean": self._mean,
+            "ready": self._ready,
+            "rate": self._rate,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._reference, self._largest = dict(state["reference"]), dict(state["largest"])
+        self._history = {name: list(values) for name, values in state["history"].items()}
+        self._age, self._mean, self._ready, self._rate = state["age"], state["mean"], state["ready"], state["rate"]
+
+
+_EMPTY: dict[str, Any] = {
+    "reference": {}, "history": {}, "largest": {}, "age": 0, "mean": None, "ready": False, "rate": None,
+}  # fmt: skip
+
+
+def plasticity_of(matrix: Matrix, reference: Matrix) -> float:
+    """‖matrix − reference‖²_F / b², both (b, b)."""
+    total = sum(
+        (a - b) ** 2 for row, other in zip(matrix, reference, strict=True) for a, b in zip(row, other, strict=True)
+    )
+    return total / len(matrix) ** 2

@@ -1,0 +1,67 @@
+"""FreezeOut: each block's own learning rate anneals to zero, the first blocks' sooner, and then it freezes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..mask import EMBEDDINGS, FreezeMask, block_name
+from .base import AdaptivePolicy, Decision, Moments, Signals, check_number
+
+if TYPE_CHECKING:
+    from ..blocks import BlockStack
+
+
+@dataclass(frozen=True)
+class FreezeOut(AdaptivePolicy):
+    """Block i of L freezes at the share t_i = (t0 + (1 − t0)·i/L)³ of the run (arXiv 1706.04983).
+
+    Without `cubic`, t_i is not cubed. Before that its learning rate is (1 + cos(π·t/t_i))/2 times the scheduler's;
+    with `scaled` also divided by t_i, so that each block gets the same in sum. The embeddings go with block 0; the
+    head keeps the scheduler's. Raises `RequestError` for a t0 outside of (0, 1].
+    """
+
+    name: ClassVar[str] = "freezeout"
+    t0: float = 0.8
+    cubic: bool = True
+    scaled: bool = True
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "t0", self.t0, 0, 1, open_low=True)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        return FreezeMask(stack.depth)
+
+    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+        return Moments(range(1, total_steps))
+
+    def update(self, signals: Signals) -> Decision | None:
+        depth, done = signals.mask.depth, signals.step / signals.total_steps
+        ends = [self.end(i, depth) for i in range(depth)]
+        frozen = sum(end <= done for end in ends)
+        mask = FreezeMask.first(depth, frozen) if frozen else FreezeMask(depth)
+        factors = self._factors(done, depth)
+        reason = ""
+        if mask != signals.mask:
+            reason = f"{done:.2f} of the run is over, block {frozen - 1} ends at {ends[frozen - 1]:.2f}"
+        return Decision(mask, reason, learning_rates=factors)
+
+    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+        return self._factors(0.0, stack.depth)
+
+    def _factors(self, done: float, depth: int) -> dict[str, float]:
+        factors = {}
+        for i in range(depth):
+            end = self.end(i, depth)
+            if end > done:
+                factors[block_name(i)] = 0.5 * (1 + math.cos(math.pi * done / end)) / (end if self.scaled else 1.0)
+        if block_name(0) in factors:
+            factors[EMBEDDINGS] = factors[block_name(0)]
+        return factors
+
+    def end(self, block: int, depth: int) -> float:
+        """The share of the run after which the block is frozen."""
+        share = self.t0 + (1 - self.t0) * block / depth
+        return float(share**3 if self.cubic else share)

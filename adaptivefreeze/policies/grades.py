@@ -1,0 +1,100 @@
+"""GradES: a matrix stops when its gradient has stopped changing; the run stops when all have."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..mask import FreezeMask, block_name
+from .base import AdaptivePolicy, Decision, Moments, Signals, check_number
+
+if TYPE_CHECKING:
+    from ..blocks import BlockStack
+
+
+@dataclass
+class GradES(AdaptivePolicy):
+    """Freezes each matrix of the blocks by itself, once its gradient changes little from step to step.
+
+    From the share `alpha` of the run on, every `every` steps: a matrix whose mean absolute gradient change lies under
+    `tau` times what it was at the first of these moments freezes, and stays frozen (arXiv 2509.01842; there tau is an
+    absolute number, which has to be found for each model). A block all of whose matrices are frozen freezes whole,
+    with its biases and norms; block 0 takes the embeddings along. With `stop`, the training ends when all blocks are
+    frozen.
+
+    Raises `RequestError` for values out of range.
+    """
+
+    name: ClassVar[str] = "grades"
+    tau: float = 0.5
+    alpha: float = 0.3
+    every: int = 10
+    stop: bool = True
+    _matrices: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _first: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "tau", self.tau, 0)
+        check_number(self.name, "alpha", self.alpha, 0, 1)
+        check_number(self.name, "every", self.every, 1, whole=True)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"gradient_changes"})
+
+    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+        begin = max(2, round(self.alpha * total_steps))  # a change takes two steps
+        return Moments(range(begin, total_steps, self.every))
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        self._first = {}
+        self._matrices = {}
+        for unit in stack.blocks:
+            self._matrices[unit.name] = {
+                p.name: _pattern(p.name, unit.modules) for p in unit.parameters if len(p.shape) > 1 and p.trainable
+            }
+        return FreezeMask(stack.depth)
+
+    def update(self, signals: Signals) -> Decision | None:
+        assert signals.gradient_changes is not None
+        depth, mask = signals.mask.depth, signals.mask
+        quiet = []
+        for name, change in signals.gradient_changes.items():
+            first = self._first.setdefault(name, change)
+            if change < self.tau * first:
+                quiet.append(name)
+        found = {
+            (unit, pattern)
+            for unit, matrices in self._matrices.items()
+            for name, pattern in matrices.items()
+            if name in quiet
+        }
+        parts = set(mask.parts) | found
+        whole = {
+            i
+            for i in range(depth)
+            if (matrices := self._matrices[block_name(i)])
+            and {(block_name(i), pattern) for pattern in matrices.values()} <= parts
+        }
+        blocks = set(mask.blocks) | whole
+        new = FreezeMask(depth, embeddings=mask.embeddings or 0 in blocks, blocks=blocks, head=mask.head, parts=parts)
+        done = len(blocks) == depth
+        if new == mask and not (done and self.stop):
+            return None
+        reason = f"{len(found)} more matrices changed less than {self.tau:g} of their first change"
+        if done and self.stop:
+            reason = f"{reason}; all blocks are frozen, training stops"
+        return Decision(new, reason, stop=done and self.stop)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self._first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._first = dict(state["first"])
+
+
+def _pattern(name: str, modules: tuple[str, ...]) -> str:
+    """What finds this parameter in its unit: its name below the unit's module, so that the mask stays readable."""
+    above = next((path for path in modules if name.startswith(f"{path}.")), "")
+    return f"{re.escape(name[len(above) :])}$"

@@ -1,0 +1,93 @@
+"""Schedules of a frozen prefix that grows, or shrinks, by the clock alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..mask import FreezeMask
+from .base import Schedule, Signals, check_number
+
+if TYPE_CHECKING:
+    from ..blocks import BlockStack
+
+
+class PrefixSchedule(Schedule):
+    """A schedule that says how many blocks are frozen, from the bottom; the embeddings go with the first."""
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        return self._mask(self.blocks(0.0, 0.0, stack.depth), stack.depth)
+
+    def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:
+        return self._mask(self.blocks(step / total_steps, step / steps_per_epoch, depth), depth)
+
+    def why(self, signals: Signals) -> str:
+        return f"{self} at {signals.step / signals.total_steps:.0%} of the run, epoch {signals.epoch:.2g}"
+
+    def blocks(self, done: float, epoch: float, depth: int) -> int:
+        """Blocks that are frozen when the share `done` of the run, and `epoch` epochs, are over."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _mask(blocks: int, depth: int) -> FreezeMask:
+        return FreezeMask.first(depth, blocks) if blocks else FreezeMask(depth)
+
+
+@dataclass(frozen=True)
+class LinearSchedule(PrefixSchedule):
+    """From the share `start_at` of the run on, the frozen share of the blocks grows linearly to `level` at its end."""
+
+    name: ClassVar[str] = "linear"
+    start_at: float = 0.0
+    level: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "start_at", self.start_at, 0, 1)
+        check_number(self.name, "level", self.level, 0, 1)
+
+    def blocks(self, done: float, epoch: float, depth: int) -> int:
+        share = 0.0 if self.start_at >= 1 else max(0.0, (done - self.start_at) / (1 - self.start_at))
+        return min(depth, math.floor(share * self.level * depth + 1e-9))
+
+
+@dataclass(frozen=True)
+class GeometricSchedule(PrefixSchedule):
+    """Every `every` epochs the share `alpha` of the blocks that still train freezes, rounded half up.
+
+    >>> [GeometricSchedule().blocks(0.0, float(epoch), 12) for epoch in (1, 2, 3, 4, 5)]
+    [4, 7, 9, 10, 11]
+    """
+
+    name: ClassVar[str] = "geometric"
+    alpha: float = 0.333
+    every: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "alpha", self.alpha, 0, 1, open_low=True)
+        check_number(self.name, "every", self.every, 0, open_low=True)
+
+    def blocks(self, done: float, epoch: float, depth: int) -> int:
+        frozen = 0
+        for _ in range(min(math.floor(epoch / self.every + 1e-9), 1000)):
+            grown = math.floor(frozen + self.alpha * (depth - frozen) + 0.5)
+            if grown == frozen:
+                break
+            frozen = grown
+        return frozen
+
+
+@dataclass(frozen=True)
+class GradualUnfreezing(PrefixSchedule):
+    """The head alone at first; every `every` epochs `step` more blocks thaw, from the top, at last the embeddings."""
+
+    name: ClassVar[str] = "gradual-unfreezing"
+    every: float = 1.0
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "every", self.every, 0, open_low=True)
+        check_number(self.name, "step", self.step, 1, whole=True)
+
+    def blocks(self, done: float, epoch: float, depth: int) -> int:
+        return max(0, depth - self.step * math.floor(epoch / self.every + 1e-9))

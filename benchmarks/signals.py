@@ -1,0 +1,101 @@
+"""What measuring costs: each signal's time as a share of a full training step, on a 12×768 BERT with random weights.
+
+    python benchmarks/signals.py [--device cpu|cuda] [--rounds 5] [--batch 16 --tokens 128] [--signals NAME ...]
+
+Nothing is downloaded. In each round one step runs, with AdamW and gradient clipping as Trainer does them, and every
+signal is measured within it in turn; a figure is the median over rounds of (time of the measuring / time of the step).
+`a step` is what each step pays; `a moment` is what is paid once, when a policy is asked; `in all` puts both together
+for a policy that is asked every `--every` steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from machine import describe
+from transformers import BertConfig, BertForTokenClassification
+
+from adaptivefreeze import find_blocks
+from adaptivefreeze.signals import MEASURES, Watch
+
+BLOCKS = 12
+
+
+def seconds(device: str, work: Callable[[], object]) -> float:
+    """Time that `work` takes, to its end on the device."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def measure(device: str, rounds: int, batch: int, tokens: int, every: int, signals: list[str]) -> list[str]:
+    """Table rows, one a signal."""
+    torch.manual_seed(0)
+    model = BertForTokenClassification(BertConfig(num_labels=9, num_hidden_layers=BLOCKS)).to(device).train()
+    stack = find_blocks(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    ids = torch.randint(1000, 30000, (batch, tokens), device=device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids % 9}
+    watches = {name: Watch(frozenset({name}), model, stack) for name in signals}
+    paid: dict[str, list[tuple[float, float]]] = {name: [] for name in signals}
+
+    def clip_and_step() -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    for number in range(-1, rounds):  # one round to warm up: buffers and optimizer state are made in it
+        whole = seconds(device, lambda: model(**inputs).loss.backward())
+        for watch in watches.values():
+            watch.gradients(None)  # so that what is timed adds to a sum, as most steps do
+        usual = {n: seconds(device, lambda w=w: w.gradients(None)) for n, w in watches.items()}  # type: ignore[misc]
+        due = {n: seconds(device, lambda w=w: w.gradients(1)) for n, w in watches.items()}  # type: ignore[misc]
+        whole += seconds(device, clip_and_step)
+        after = {n: seconds(device, lambda w=w: w.stepped(1)) for n, w in watches.items()}  # type: ignore[misc]
+        whole += seconds(device, optimizer.zero_grad)
+        for name, watch in watches.items():
+            reading = seconds(device, watch.read) + seconds(device, watch.reset)
+            if number >= 0:
+                paid[name].append((usual[name] / whole, (due[name] - usual[name] + after[name] + reading) / whole))
+    lines = []
+    for name, shares in paid.items():
+        step, moment = (statistics.median(column) for column in zip(*shares, strict=True))
+        total = step + max(0.0, moment) / every
+        lines.append(f"| {name} | {batch} × {tokens} | {step:.2%} | {max(0.0, moment):.1%} | {total:.2%} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--signals", nargs="+", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    lines = [
+        f"BERT 12×768, AdamW, gradient clipping; {options.rounds} rounds. {describe(options.device)}.",
+        "",
+        f"| signal | batch | a step | a moment | in all, every {options.every} steps |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for batch, tokens in zip(options.batch, options.tokens, strict=True):
+        lines += measure(options.device, options.rounds, batch, tokens, options.every, options.signals)
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.output:
+        options.output.write_text("# What measuring costs\n\n" + text)
+
+
+if __name__ == "__main__":
+    main()
