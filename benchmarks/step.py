@@ -1,6 +1,6 @@
 """Steady step with the prefix cache against a full step, on a 12×768 BERT with random weights. Nothing is downloaded.
 
-    python benchmarks/step.py [--device cpu|cuda] [--rounds 5] [--batch 8 --tokens 64] [--dtype fp32] [--output FILE]
+    python benchmarks/step.py [--device cpu|cuda] [--rounds 3] [--batch 8 --tokens 64] [--dtype fp32] [--output FILE]
 
 A round runs one step of each row in turn, in one process; a figure is the median over rounds of (row / full step of
 the same round). «ideal» is (12 − k) / 12: no model work below the boundary, and none for the cache. On a CUDA
@@ -146,7 +146,7 @@ def losses(device: str, steps: int = 6) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32"])

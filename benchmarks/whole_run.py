@@ -42,7 +42,8 @@ def main() -> None:
     options = parser.parse_args()
 
     task = load_task(options.dataset, model=options.model, limit=options.limit)
-    settings = StudySettings(epochs=options.epochs)
+    # Nothing reads validation here: it is evaluated never, or at the most once.
+    settings = StudySettings(epochs=options.epochs, eval_steps=10**6)
     first = task.new_model(0)
     model = model_record(task, first, find_blocks(first))
     warm_up(task, settings)
