@@ -27,7 +27,9 @@ def render(summary: Summary) -> str:
     # The drawings are our own; every text in them went through matplotlib's own escaping.
     plots = []
     if summary.results:
-        plots.append(Markup(svg(draw(trade_off(summary)))))
+        points = trade_off(summary)
+        if points.points:
+            plots.append(Markup(svg(draw(points))))
         curves = validation_curves(summary)
         if curves.lines:
             plots.append(Markup(svg(draw_curves(curves))))

@@ -69,9 +69,11 @@ class ProgressBar(Watch):
         if isinstance(run, FailedRun):
             self._say(f"{number} {run.scenario}, seed {run.seed}, failed. {run.error}")
         else:
+            # The trials of a search do not look at the test split.
+            name, scored = ("macro F1", run.metrics) if run.metrics else ("validation macro F1", run.validation[-1])
             self._say(
                 f"{number} {run.scenario}, seed {run.seed}: {run.train_seconds:.1f} s of training, "
-                f"macro F1 {run.metrics.macro_f1:.4f}"
+                f"{name} {scored.macro_f1:.4f}"
             )
 
     def _say(self, sentence: str) -> None:

@@ -16,17 +16,18 @@ from .table import as_csv, markdown
 
 
 def publish(summary: Summary, folder: str | Path) -> tuple[Path, ...]:
-    """Write all files into `folder` and return their paths; plots need at least one finished run."""
+    """Write all files into `folder` and return their paths; the plot needs a run scored on the test split."""
     folder = Path(folder)
     texts = {"table.md": markdown(summary), "table.csv": as_csv(summary), "report.html": render(summary)}
     written = []
-    if summary.results:
-        figure = draw(trade_off(summary))
+    shown = trade_off(summary) if summary.results else None
+    if shown is not None and shown.points:
+        figure = draw(shown)
         texts["plot.svg"] = svg(figure)
     for name, text in texts.items():
         write_text(folder / name, text)
         written.append(folder / name)
-    if summary.results:
+    if shown is not None and shown.points:
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150)
         part = folder / ".plot.png.part"

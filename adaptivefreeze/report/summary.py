@@ -127,7 +127,7 @@ class Summary:
     @property
     def has_entities(self) -> bool:
         """Whether there are entities to score."""
-        return any(run.metrics.entity_f1 is not None for run in self.results)
+        return any(run.metrics is not None and run.metrics.entity_f1 is not None for run in self.results)
 
     def _row(self, scenario: str) -> Row:
         runs = [run for run in self.results if run.scenario == scenario]
@@ -141,10 +141,10 @@ class Summary:
             train_seconds=Spread.of(run.train_seconds for run in runs),
             speedup=Spread.of(fmean(full) / run.train_seconds for run in runs) if full else None,
             predicted_speedup=Spread.of(1 / run.predicted_step_ratio for run in runs),
-            accuracy=Spread.of(run.metrics.accuracy for run in runs),
-            macro_f1=Spread.of(run.metrics.macro_f1 for run in runs),
-            weighted_f1=Spread.of(run.metrics.weighted_f1 for run in runs),
-            entity_f1=Spread.of(run.metrics.entity_f1 for run in runs),
+            accuracy=Spread.of(_score(run, "accuracy") for run in runs),
+            macro_f1=Spread.of(_score(run, "macro_f1") for run in runs),
+            weighted_f1=Spread.of(_score(run, "weighted_f1") for run in runs),
+            entity_f1=Spread.of(_score(run, "entity_f1") for run in runs),
             peak_memory=Spread.of(run.peak_memory_bytes for run in runs),
             energy=Spread.of(run.energy_joules for run in runs),
             train_loss=Spread.of(run.train_loss for run in runs),
@@ -165,6 +165,11 @@ class Summary:
         if target is None:
             return None
         return next((point.seconds for point in run.validation if point.macro_f1 >= target), None)
+
+
+def _score(run: RunResult, name: str) -> float | None:
+    """A score on the test split; None in a trial of a search, which does not look at it."""
+    return None if run.metrics is None else getattr(run.metrics, name)
 
 
 def scenario_key(scenario: str) -> tuple[int, tuple[tuple[int, float, str], ...]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..studies.result import FailedRun, RunResult
+from ..studies.result import FailedRun, Metrics, RunResult
 from .inspection import renderables
 from .summary import Summary
 from .table import caption, columns, terminal, title
@@ -48,13 +48,16 @@ def show_training(run: RunResult | FailedRun, folder: Path, console: Console | N
     if isinstance(run, FailedRun):
         _say(console, f"Failed: {run.error}", "red")
         return
-    metrics = run.metrics
+    told = "not looked at" if run.metrics is None else _told(run.metrics)
+    _say(console, f"{run.scenario}: {run.train_seconds:.1f} s of training, {run.steps} steps; test {told}")
+    _say(console, f"Model, tokenizer and result.json are in {folder}.")
+
+
+def _told(metrics: Metrics) -> str:
     scores = [("accuracy", metrics.accuracy), ("macro F1", metrics.macro_f1), ("weighted F1", metrics.weighted_f1)]
     if metrics.entity_f1 is not None:
         scores.append(("entity F1", metrics.entity_f1))
-    told = ", ".join(f"{name} {score:.4f}" for name, score in scores)
-    _say(console, f"{run.scenario}: {run.train_seconds:.1f} s of training, {run.steps} steps; test {told}")
-    _say(console, f"Model, tokenizer and result.json are in {folder}.")
+    return ", ".join(f"{name} {score:.4f}" for name, score in scores)
 
 
 def show_inspection(inspection: Inspection, console: Console | None = None) -> None:

@@ -88,12 +88,12 @@ def compare(
     folder.claim(task_record(task), model, settings)
 
     wanted = [(policy, seed) for seed, policy in product(seeds, policies)]
-    todo = [(p, s) for p, s in wanted if force or not isinstance(folder.find(str(p), s), RunResult)]
+    todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
     watch.study_begins(task, len(wanted), len(wanted) - len(todo))
     try:
         _run_all(task, todo, settings, stack, model, folder, watch)
     except KeyboardInterrupt as error:
-        finished = sum(isinstance(folder.find(str(p), s), RunResult) for p, s in wanted)
+        finished = sum(_finished(folder.find(str(p), s)) for p, s in wanted)
         raise Interrupted(
             f"Interrupted: {finished} of {len(wanted)} runs are kept in {folder.path}; "
             "the same command goes on from there."
@@ -105,6 +105,11 @@ def compare(
         failures=tuple(run for run in stored if isinstance(run, FailedRun)),
         ran=len(todo),
     )
+
+
+def _finished(run: RunResult | FailedRun | None) -> bool:
+    """Whether `run` needs no running again; the trials of a search have not been scored on the test split."""
+    return isinstance(run, RunResult) and run.metrics is not None
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

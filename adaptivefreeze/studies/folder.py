@@ -13,7 +13,13 @@ from ..errors import RequestError
 from .result import SCHEMA, FailedRun, ModelRecord, RunResult, TaskRecord, read_run, write_json
 from .settings import StudySettings
 
-WRITTEN = ("runs", "study.json", "table.md", "table.csv", "plot.svg", "plot.png", "report.html")
+WRITTEN = (
+    "runs",
+    "study.json",
+    *("table.md", "table.csv", "plot.svg", "plot.png", "report.html"),
+    *("search.json", "search.md", "search.csv", "search.svg", "search.png", "search.html"),
+    *("study.db", "models", "rows"),
+)
 """All that a study writes into its folder."""
 
 _LONGEST_NAME = 150
@@ -52,14 +58,12 @@ class StudyFolder:
         Raises `RequestError`, with nothing written, when it holds another study's results or somebody's files, or
         cannot be written.
         """
-        mine = _description(task, model, settings)
+        mine = description(task, model, settings)
         marker = self.path / "study.json"
         if marker.is_file():
-            difference = _difference(_read(marker), mine)
-            if difference:
-                raise RequestError(
-                    f"{self.path} holds the results of another study ({difference}): give another --output."
-                )
+            found = difference(_read(marker), mine)
+            if found:
+                raise RequestError(f"{self.path} holds the results of another study ({found}): give another --output.")
             return
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"{self.path} is a file, not a folder: give another --output.")
@@ -87,7 +91,8 @@ def file_name(scenario: str) -> str:
     return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(scenario.encode()).hexdigest()[:10]}"
 
 
-def _description(task: TaskRecord, model: ModelRecord, settings: StudySettings) -> dict[str, Any]:
+def description(task: TaskRecord, model: ModelRecord, settings: StudySettings) -> dict[str, Any]:
+    """What makes a study this one and no other, as plain JSON."""
     return {
         "schema": SCHEMA,
         "task": {
@@ -116,7 +121,7 @@ def _read(marker: Path) -> dict[str, Any]:
     return value
 
 
-def _difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
+def difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
     """The first thing in which two studies differ, in words; None when their runs may stand in one table."""
     for part, name in (("task", "dataset"), ("model", "name")):
         there, here = theirs.get(part, {}), mine[part]

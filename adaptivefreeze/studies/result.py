@@ -70,7 +70,8 @@ class RunResult:
 
     `train_seconds` and `energy_joules` hold training steps only; `eval_seconds` is all evaluation, validation and
     test. `peak_memory_bytes` is what the run itself needed. `order` is its place among the runs of its process,
-    from 0. `settings` are those that the result depends on. `cache_stats` is what the prefix cache did, where there was
+    from 0. `metrics` is None where the test split was not looked at, as in the trials of a search. `settings` are those
+    that the result depends on. `cache_stats` is what the prefix cache did, where there was
     one.
     """
 
@@ -79,7 +80,7 @@ class RunResult:
     cache: bool
     task: TaskRecord
     model: ModelRecord
-    metrics: Metrics
+    metrics: Metrics | None
     validation: tuple[ValidationPoint, ...]
     train_loss: float
     train_seconds: float
@@ -115,7 +116,7 @@ class RunResult:
                 **known,
                 "task": _task(value),
                 "model": _build(ModelRecord, value, "model"),
-                "metrics": _build(Metrics, value, "metrics"),
+                "metrics": None if known.get("metrics", ...) is None else _build(Metrics, value, "metrics"),
                 "validation": tuple(ValidationPoint(**_known(ValidationPoint, point)) for point in known["validation"]),
                 "timeline": tuple(known["timeline"]),
             }

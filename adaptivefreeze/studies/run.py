@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from ..cache import PrefixCache
 from ..callback import FreezeCallback
 from ..policies import Nothing, Policy
 from .clock import StepClock
@@ -47,12 +48,15 @@ def run_scenario(
     listener: Callable[[int, int], None] | None = None,
     save_to: Path | None = None,
     checkpoints: Path | None = None,
+    prefix_cache: PrefixCache | None = None,
+    test: bool = True,
 ) -> RunResult:
     """Train from the task's start under `policy`, and measure; `seed` decides head, dropout and data order.
 
     `model` is the record that the result carries. `listener` hears (steps done, steps in all) after each step.
     `save_to` is the folder that model and tokenizer are saved to; checkpoints are kept under `checkpoints`, if the
-    settings ask for any.
+    settings ask for any. `prefix_cache` is used, where the settings ask for a cache, in place of one of the run's own.
+    Without `test` the test split is not looked at, and the result has no `metrics`.
 
     Raises whatever Trainer raises, `TrainingDiverged` when the loss stops being a number, and `RequestError` for a
     policy that does not fit the model.
@@ -62,7 +66,7 @@ def run_scenario(
         arguments = settings.arguments(folder, seed)
         clock = StepClock(arguments.device, EnergyMeter.of(arguments.device))
         curve = ValidationCurve(clock)
-        freezing = FreezeCallback(policy, cache=settings.cache)
+        freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False)
         callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing]
         if listener is not None:
             callbacks.append(StepReport(listener))
@@ -72,9 +76,7 @@ def run_scenario(
             outcome = trainer.train()
         check_loss(outcome.training_loss, outcome.global_step, arguments.learning_rate)
         began = time.perf_counter()
-        trainer.compute_metrics = None  # scored once, below, by class too
-        test = trainer.predict(by_length(task.test))
-        scores = task.score(test.predictions, test.label_ids)
+        metrics = evaluate_test(trainer, task) if test else None
         test_seconds = time.perf_counter() - began
         if save_to is not None:
             trainer.save_model(str(save_to))
@@ -91,7 +93,7 @@ def run_scenario(
         cache=settings.cache,
         task=task_record(task),
         model=model,
-        metrics=Metrics(**scores),
+        metrics=metrics,
         validation=tuple(curve.points),
         train_loss=outcome.training_loss,
         train_seconds=clock.seconds,
@@ -109,6 +111,13 @@ def run_scenario(
         cache_stats=None if freezing.cache is None else freezing.cache.stats.to_json(),
         order=order,
     )
+
+
+def evaluate_test(trainer: Trainer, task: Task) -> Metrics:
+    """The scores of the trainer's model on the test split."""
+    trainer.compute_metrics = None  # scored once, below, by class too
+    test = trainer.predict(by_length(task.test))
+    return Metrics(**task.score(test.predictions, test.label_ids))
 
 
 def attempt(

@@ -56,7 +56,8 @@ def test_unknown_keys_are_passed_over(tmp_path):
         lambda value: value.pop("train_seconds"),
         lambda value: value.pop("task"),
         lambda value: value["task"].pop("fingerprint"),
-        lambda value: value.update(metrics=None),
+        lambda value: value.update(metrics=3),
+        lambda value: value.pop("metrics"),
     ],
 )
 def test_another_schema_or_a_missing_field_is_refused_with_the_file_named(tmp_path, change):
@@ -65,6 +66,11 @@ def test_another_schema_or_a_missing_field_is_refused_with_the_file_named(tmp_pa
     write_json(tmp_path / "odd.json", value)
     with pytest.raises(RequestError, match=r"odd\.json is no result"):
         read_run(tmp_path / "odd.json")
+
+
+def test_a_run_that_did_not_look_at_the_test_split_has_no_metrics(tmp_path):
+    write_json(tmp_path / "trial.json", made(metrics=None).to_json())
+    assert read_run(tmp_path / "trial.json").metrics is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 1', "\x00"])
