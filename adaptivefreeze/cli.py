@@ -123,6 +123,9 @@ def compare(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     eval_steps: EvalSteps = None,
+    match: Annotated[
+        str, typer.Option(help="steps: as many epochs for each; time: as many as full fine-tuning's seconds pay for.")
+    ] = "steps",
     cache: Cache = False,
     set: Fields = None,
     device: Device = None,

@@ -1,6 +1,6 @@
 """What the cache's eval mode costs in quality: paired runs, with dropout in the frozen prefix and without.
 
-    python benchmarks/quality.py --dataset PATH [--limit 2000] [--epochs 4] [--seeds 5] [--rows FILE] [--output FILE]
+    python benchmarks/quality.py --dataset PATH [--limit 2000] [--epochs 4] [--learning-rate 2e-4] [--seeds 5] [--rows FILE] [--output FILE]
 
 For each seed and depth the uncached run (dropout fires in the frozen blocks) and the cached ones (eval mode; and
 what is to win it back: dropout on the rows, stored passes drawn in turn) start from the same head and see the same
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--depths", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
@@ -71,7 +72,7 @@ def main() -> None:
     options = parser.parse_args()
 
     task = load_task(options.dataset, model=options.model, limit=options.limit)
-    settings = StudySettings(epochs=options.epochs, training_arguments={"train_sampling_strategy": "group_by_length"})
+    settings = StudySettings(epochs=options.epochs, learning_rate=options.learning_rate)
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
     found = {(row["k"], row["seed"], row["variant"]): row["f1"] for row in rows}
     for seed in range(options.seeds):
@@ -84,8 +85,8 @@ def main() -> None:
                         stream.write(json.dumps(row) + "\n")
                     print(row, flush=True)
     lines = [
-        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, validation "
-        f"entity F1 in points, {options.seeds} seeds, paired. {describe()}.",
+        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, learning rate "
+        f"{options.learning_rate:g}, validation entity F1 in points, {options.seeds} seeds, paired. {describe()}.",
         "",
         "| k | run | mean | sd | difference to uncached | 95 % interval |",
         "|---:|---|---:|---:|---:|---:|",

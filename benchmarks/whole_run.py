@@ -1,6 +1,7 @@
 """Whole runs with the prefix cache against full fine-tuning: training seconds and test metrics, on real data.
 
-    python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--rounds 1] [--output FILE]
+    python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--learning-rate 2e-4] [--rounds 1]
+                                   [--output FILE]
 
 One process; a round trains every row in turn, full fine-tuning first. A figure of speed is the median over rounds
 of (full / row of the same round), in training seconds as every RunResult counts them: steps alone, with all that
@@ -37,13 +38,14 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--limit", type=int, default=3000)
     parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
 
     task = load_task(options.dataset, model=options.model, limit=options.limit)
     # Nothing reads validation here: it is evaluated never, or at the most once.
-    settings = StudySettings(epochs=options.epochs, eval_steps=10**6)
+    settings = StudySettings(epochs=options.epochs, learning_rate=options.learning_rate, eval_steps=10**6)
     first = task.new_model(0)
     model = model_record(task, first, find_blocks(first))
     warm_up(task, settings)
@@ -57,7 +59,7 @@ def main() -> None:
     full = [r.train_seconds for r in runs["nothing", False]]
     lines = [
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, batch "
-        f"{settings.batch_size}, {options.model} model; {options.rounds} round(s). {describe()}.",
+        f"{settings.batch_size}, learning rate {options.learning_rate:g}, {options.model} model; {options.rounds} round(s). {describe()}.",
         "",
         "| policy | cache | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
         "|---|---|---:|---:|---:|---:|---:|---:|",

@@ -41,7 +41,8 @@ class Spread:
 class Row:
     """One scenario. Times in seconds, memory in bytes, scores from 0 to 1; None where nothing can be said.
 
-    `speedup`: train seconds of full fine-tuning / its own. `predicted_speedup`: what the cost model said.
+    `epochs`: passes over the training examples. `speedup`: train seconds of full fine-tuning / its own.
+    `predicted_speedup`: what the cost model said.
     `to_quality`: train seconds until validation macro F1 first came within `TOLERANCE` of full fine-tuning's last.
     """
 
@@ -61,6 +62,7 @@ class Row:
     energy: Spread | None
     train_loss: Spread | None
     to_quality: Spread | None
+    epochs: Spread | None
 
     @property
     def unfrozen(self) -> bool:
@@ -125,6 +127,11 @@ class Summary:
         return tuple(found)
 
     @property
+    def same_time(self) -> bool:
+        """Whether runs had as many epochs as full fine-tuning's seconds pay for, and not the same number."""
+        return any(run.matched is not None for run in self.results)
+
+    @property
     def has_entities(self) -> bool:
         """Whether there are entities to score."""
         return any(run.metrics is not None and run.metrics.entity_f1 is not None for run in self.results)
@@ -132,6 +139,8 @@ class Summary:
     def _row(self, scenario: str) -> Row:
         runs = [run for run in self.results if run.scenario == scenario]
         full = [run.train_seconds for run in self.results if run.scenario in UNFROZEN]
+        # The predicted share is of a step: runs with more steps than full fine-tuning gain less.
+        steps = fmean([run.steps for run in self.results if run.scenario in UNFROZEN] or [run.steps for run in runs] or [0])
         return Row(
             scenario=scenario,
             seeds=tuple(run.seed for run in runs),
@@ -140,7 +149,7 @@ class Summary:
             frozen_fraction=Spread.of(run.frozen_fraction for run in runs),
             train_seconds=Spread.of(run.train_seconds for run in runs),
             speedup=Spread.of(fmean(full) / run.train_seconds for run in runs) if full else None,
-            predicted_speedup=Spread.of(1 / run.predicted_step_ratio for run in runs),
+            predicted_speedup=Spread.of(steps / (run.steps * run.predicted_step_ratio) for run in runs),
             accuracy=Spread.of(_score(run, "accuracy") for run in runs),
             macro_f1=Spread.of(_score(run, "macro_f1") for run in runs),
             weighted_f1=Spread.of(_score(run, "weighted_f1") for run in runs),
@@ -149,6 +158,7 @@ class Summary:
             energy=Spread.of(run.energy_joules for run in runs),
             train_loss=Spread.of(run.train_loss for run in runs),
             to_quality=Spread.of(self._seconds_to_quality(run) for run in runs),
+            epochs=Spread.of(run.epochs for run in runs),
         )
 
     @cached_property

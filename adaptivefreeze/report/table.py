@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 NOTHING = "–"
 
+_SAME_TIME = "Each scenario had as many epochs as the unfrozen run's seconds pay for. "
+
 _EXPENDABLE = (
     "weighted_f1",
     "accuracy",
@@ -43,6 +45,7 @@ def columns(summary: Summary) -> tuple[Column, ...]:
     energy = Column("energy", "energy_joules", lambda row: row.energy, lambda v: f"{v:,.0f} J")
     return (
         Column("trainable", "trainable_parameters", lambda row: row.trainable_parameters, _count),
+        *((Column("epochs", "epochs", lambda row: row.epochs, _times),) if summary.same_time else ()),
         Column("train s", "train_seconds", lambda row: row.train_seconds, _seconds),
         Column("×", "speedup", lambda row: row.speedup, _times),
         Column("predicted ×", "predicted_speedup", lambda row: row.predicted_speedup, _times),
@@ -143,6 +146,7 @@ def caption(summary: Summary) -> str:
     over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     return (
         f"Scores on the test split, {over}. Train s: training steps alone. ×: against the mean of the unfrozen runs. "
+        f"{_SAME_TIME if summary.same_time else ''}"
         f"s to quality: training seconds until validation macro F1 first came within {TOLERANCE * 100:.1f} points of "
         "where the unfrozen runs ended."
     )

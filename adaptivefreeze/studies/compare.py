@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ from ..policies import Policy
 from ..timeline import Change, Timeline
 from .folder import StudyFolder
 from .identity import model_record, task_record
+from .match import run_matched, with_reference
 from .prediction import predicted_ratio, share_seen_again, step_shape
 from .remaining import RemainingTime
 from .result import FailedRun, ModelRecord, RunResult
 from .run import attempt, warm_up
-from .scenarios import expand
+from .scenarios import UNFROZEN, expand
 from .settings import StudySettings
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ def compare(
     folder = StudyFolder(output)
     folder.claim(task_record(task), model, settings)
 
+    if settings.match == "time":
+        policies = with_reference(policies)
     wanted = [(policy, seed) for seed, policy in product(seeds, policies)]
     todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
     watch.study_begins(task, len(wanted), len(wanted) - len(todo))
@@ -155,16 +159,20 @@ def _run_all(
 
     for order, (policy, seed) in enumerate(todo):
         watch.run_begins(str(policy), seed)
-        run = attempt(
+        train = partial(
+            attempt,
             task,
             policy,
             seed,
-            settings,
             model=model,
             order=order,
             listener=stepped,
             checkpoints=folder.checkpoints(str(policy), seed) if settings.keeps_checkpoints else None,
         )
+        if settings.match == "time" and str(policy) not in UNFROZEN:
+            run = run_matched(train, settings, policy, seed, stack, shape, folder)
+        else:
+            run = train(settings)
         folder.store(run)
         remaining.run_ended()
         watch.run_ended(run)

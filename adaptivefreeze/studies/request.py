@@ -57,6 +57,7 @@ class Request:
                 learning_rate=given.get("learning_rate", defaults["learning_rate"]),
                 cache=given.get("cache", False),
                 eval_steps=given.get("eval_steps"),
+                match=given.get("match", "steps"),
                 device=given.get("device"),
                 training_arguments=parse_assignments(given.get("set") or ()),
             ),

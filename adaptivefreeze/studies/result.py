@@ -65,14 +65,28 @@ class ValidationPoint:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """How a run came to its number of epochs where runs are to take the same time.
+
+    `epochs` it had, `predicted_epochs` by the cost model; `reference_seconds` is what full fine-tuning trained for, in
+    seconds, and `attempts` how often the run was trained until its own came near enough.
+    """
+
+    epochs: float
+    predicted_epochs: float
+    reference_seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One finished run. Times are in seconds, sizes in bytes, energy in joules.
 
     `train_seconds` and `energy_joules` hold training steps only; `eval_seconds` is all evaluation, validation and
     test. `peak_memory_bytes` is what the run itself needed. `order` is its place among the runs of its process,
     from 0. `metrics` is None where the test split was not looked at, as in the trials of a search. `settings` are those
-    that the result depends on. `cache_stats` is what the prefix cache did, where there was
-    one.
+    that the result depends on. `cache_stats` is what the prefix cache did, where there was one. `matched` is there
+    when the run had as many epochs as full fine-tuning's seconds pay for.
     """
 
     scenario: str
@@ -96,9 +110,15 @@ class RunResult:
     environment: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     cache_stats: Mapping[str, Any] | None = None
+    matched: Matched | None = None
     order: int = 0
     status: str = "done"
     schema: int = SCHEMA
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training examples."""
+        return self.samples_per_second * self.train_seconds / self.task.train_examples
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, `schema` first."""
@@ -119,6 +139,7 @@ class RunResult:
                 "metrics": None if known.get("metrics", ...) is None else _build(Metrics, value, "metrics"),
                 "validation": tuple(ValidationPoint(**_known(ValidationPoint, point)) for point in known["validation"]),
                 "timeline": tuple(known["timeline"]),
+                "matched": _build(Matched, value, "matched") if known.get("matched") else None,
             }
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import tempfile
 import time
@@ -25,7 +26,7 @@ from .memory import PeakMemory, release_memory
 from .prediction import predicted_ratio, share_seen_again, step_shape
 from .result import FailedRun, Metrics, ModelRecord, RunResult
 from .settings import StudySettings
-from .watchers import LossGuard, StepReport, TrainingDiverged, ValidationCurve, check_loss
+from .watchers import LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -50,13 +51,15 @@ def run_scenario(
     checkpoints: Path | None = None,
     prefix_cache: PrefixCache | None = None,
     test: bool = True,
+    stop_after: float = math.inf,
 ) -> RunResult:
     """Train from the task's start under `policy`, and measure; `seed` decides head, dropout and data order.
 
     `model` is the record that the result carries. `listener` hears (steps done, steps in all) after each step.
     `save_to` is the folder that model and tokenizer are saved to; checkpoints are kept under `checkpoints`, if the
     settings ask for any. `prefix_cache` is used, where the settings ask for a cache, in place of one of the run's own.
-    Without `test` the test split is not looked at, and the result has no `metrics`.
+    Without `test` the test split is not looked at, and the result has no `metrics`; nor has it when training was ended
+    because it had taken `stop_after` seconds.
 
     Raises whatever Trainer raises, `TrainingDiverged` when the loss stops being a number, and `RequestError` for a
     policy that does not fit the model.
@@ -67,7 +70,8 @@ def run_scenario(
         clock = StepClock(arguments.device, EnergyMeter.of(arguments.device))
         curve = ValidationCurve(clock)
         freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False)
-        callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing]
+        limit = TimeLimit(clock, stop_after)
+        callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit]
         if listener is not None:
             callbacks.append(StepReport(listener))
 
@@ -76,7 +80,7 @@ def run_scenario(
             outcome = trainer.train()
         check_loss(outcome.training_loss, outcome.global_step, arguments.learning_rate)
         began = time.perf_counter()
-        metrics = evaluate_test(trainer, task) if test else None
+        metrics = evaluate_test(trainer, task) if test and not limit.reached else None
         test_seconds = time.perf_counter() - began
         if save_to is not None:
             trainer.save_model(str(save_to))
@@ -118,6 +122,13 @@ def evaluate_test(trainer: Trainer, task: Task) -> Metrics:
     trainer.compute_metrics = None  # scored once, below, by class too
     test = trainer.predict(by_length(task.test))
     return Metrics(**task.score(test.predictions, test.label_ids))
+
+
+def score_saved(folder: Path, task: Task, arguments: TrainingArguments) -> Metrics:
+    """The scores on the test split of the model that a run has saved into `folder`."""
+    model: Any = type(task.new_model(0)).from_pretrained(folder)
+    trainer = Trainer(model=model, args=arguments, data_collator=task.collator(), processing_class=task.tokenizer)
+    return evaluate_test(trainer, task)
 
 
 def attempt(

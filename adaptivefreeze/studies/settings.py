@@ -39,6 +39,7 @@ _FIXED = {
 class StudySettings:
     """How each run is trained: the same for every scenario and seed of a study.
 
+    `match`: every run has these `epochs` (`steps`), or as many as full fine-tuning's seconds for them pay for (`time`).
     `eval_steps` asks for more evaluations of the validation split than the one after each epoch.
     `training_arguments` are further fields of `transformers.TrainingArguments`.
     Raises `RequestError` for a value that cannot be.
@@ -50,6 +51,7 @@ class StudySettings:
     cache: bool = False
     eval_steps: int | None = None
     device: str | None = None
+    match: str = "steps"
     training_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,6 +59,8 @@ class StudySettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RequestError(f"--{name.replace('_', '-')} {value} is not possible: give a number above 0.")
+        if self.match not in ("steps", "time"):
+            raise RequestError(f"--match {self.match} is unknown: give steps or time.")
         if self.device not in (None, "cpu", "cuda"):
             raise RequestError(f"--device {self.device} is unknown: give cpu or cuda, or leave it out.")
 

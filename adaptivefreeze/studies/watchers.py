@@ -63,6 +63,22 @@ class ValidationCurve(TrainerCallback):
         )
 
 
+class TimeLimit(TrainerCallback):
+    """Ends training with the step that brings the clock to `seconds`; `reached` tells whether it came to that.
+
+    Belongs after the clock's closing callback, which adds the step.
+    """
+
+    def __init__(self, clock: StepClock, seconds: float) -> None:
+        self.reached = False
+        self._clock = clock
+        self._seconds = seconds
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._clock.seconds >= self._seconds and state.global_step < state.max_steps:
+            self.reached = control.should_training_stop = True
+
+
 class StepReport(TrainerCallback):
     """Tells `listener` how many steps are done, of how many."""
 
