@@ -1,6 +1,7 @@
 """What the cache's eval mode costs in quality: paired runs, with dropout in the frozen prefix and without.
 
-    python benchmarks/quality.py --dataset PATH [--limit 2000] [--epochs 4] [--learning-rate 2e-4] [--seeds 5] [--rows FILE] [--output FILE]
+    python benchmarks/quality.py --dataset PATH [--limit 2000] [--epochs 4] [--learning-rate 2e-4] [--seeds 5]
+                                 [--rows FILE] [--output FILE]
 
 For each seed and depth the uncached run (dropout fires in the frozen blocks) and the cached ones (eval mode; and
 what is to win it back: dropout on the rows, stored passes drawn in turn) start from the same head and see the same
@@ -85,8 +86,8 @@ def main() -> None:
                         stream.write(json.dumps(row) + "\n")
                     print(row, flush=True)
     lines = [
-        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, learning rate "
-        f"{options.learning_rate:g}, validation entity F1 in points, {options.seeds} seeds, paired. {describe()}.",
+        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, "
+        f"learning rate {options.learning_rate:g}, validation entity F1 in points, {options.seeds} seeds, paired. {describe()}.",
         "",
         "| k | run | mean | sd | difference to uncached | 95 % interval |",
         "|---:|---|---:|---:|---:|---:|",

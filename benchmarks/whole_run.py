@@ -59,7 +59,8 @@ def main() -> None:
     full = [r.train_seconds for r in runs["nothing", False]]
     lines = [
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, batch "
-        f"{settings.batch_size}, learning rate {options.learning_rate:g}, {options.model} model; {options.rounds} round(s). {describe()}.",
+        f"{settings.batch_size}, learning rate {options.learning_rate:g}, {options.model} model; {options.rounds} "
+        f"round(s). {describe()}.",
         "",
         "| policy | cache | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
