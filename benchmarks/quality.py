@@ -87,7 +87,8 @@ def main() -> None:
                     print(row, flush=True)
     lines = [
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, "
-        f"learning rate {options.learning_rate:g}, validation entity F1 in points, {options.seeds} seeds, paired. {describe()}.",
+        f"learning rate {options.learning_rate:g}, validation entity F1 in points, {options.seeds} seeds, "
+        f"paired. {describe()}.",
         "",
         "| k | run | mean | sd | difference to uncached | 95 % interval |",
         "|---:|---|---:|---:|---:|---:|",
