@@ -130,8 +130,9 @@ def difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None
                 return f"its {part} is {there.get(name)}, not {here[name]}"
             what = "data, its order, --limit, --max-length or tokenizer" if part == "task" else "starting weights"
             return f"its {part} {here[name]} has other {what}"
-    there, here = theirs.get("settings", {}), mine["settings"]
-    for key in sorted({*there, *here}):
-        if there.get(key) != here.get(key):
-            return f"its {key.replace('_', ' ')} is {there.get(key)}, not {here.get(key)}"
+    for part in ("settings", "search"):
+        there, here = theirs.get(part, {}), mine.get(part, {})
+        for key in sorted({*there, *here}):
+            if there.get(key) != here.get(key):
+                return f"its {key.replace('_', ' ')} is {there.get(key)}, not {here.get(key)}"
     return None

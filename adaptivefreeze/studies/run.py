@@ -127,6 +127,7 @@ def evaluate_test(trainer: Trainer, task: Task) -> Metrics:
 def score_saved(folder: Path, task: Task, arguments: TrainingArguments) -> Metrics:
     """The scores on the test split of the model that a run has saved into `folder`."""
     model: Any = type(task.new_model(0)).from_pretrained(folder)
+    arguments.eval_strategy = "no"
     trainer = Trainer(model=model, args=arguments, data_collator=task.collator(), processing_class=task.tokenizer)
     return evaluate_test(trainer, task)
 
