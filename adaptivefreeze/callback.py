@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +13,11 @@ from transformers.trainer_callback import ExportableState
 
 from .blocks import BlockStack, find_blocks
 from .cache import PrefixCache
+from .deciding import Deciding
 from .errors import RequestError
 from .freezer import Freezer
 from .mask import FreezeMask
-from .policies import AdaptivePolicy, Decision, Moments, Policy, Signals, parse_policy
+from .policies import AdaptivePolicy, Decision, Policy, parse_policy
 from .running import (
     Patches,
     count_examples,
@@ -29,24 +29,9 @@ from .running import (
     steps_per_epoch,
     watch_raw_gradients,
 )
-from .signals import Watch
 from .timeline import Timeline
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Run:
-    """One run of an adaptive policy: when it is asked, what is measured for it, and what has come in so far."""
-
-    moments: Moments = field(default_factory=Moments)
-    watch: Watch | None = None
-    epoch_steps: float = 1.0
-    gradients_of: int | None = None  # number of the step whose gradients were seen
-    scaled: bool = False  # by AMP
-    metrics: dict[str, float] = field(default_factory=dict)
-    evaluated: int = 0
-    sets: int = 1  # evaluation sets, each of which ends in an event of its own
 
 
 class FreezeCallback(TrainerCallback, ExportableState):
@@ -85,7 +70,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self._patches = Patches()
         self._guarded = False
         self._examples: int | None = None
-        self._run = _Run()
+        self._deciding: Deciding | None = None
         self._learning_rates: dict[str, float] = {}
 
     # What Trainer calls
@@ -128,13 +113,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if (
-            self._run.watch is not None
-            and self._run.watch.needs_gradients
-            and self._run.gradients_of != state.global_step
-        ):
-            if self._run.scaled:
-                return  # a step that AMP skips
+        if self._deciding is not None and self._deciding.gradients_missed(state.global_step):
             raise RequestError(
                 f"{self.policy} reads gradients, which cannot be seen here before they are clipped (DeepSpeed?): "
                 "take a policy that needs none."
@@ -143,25 +122,21 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._run.watch is not None:
-            self._run.watch.stepped(self._due(state))
+        if self._deciding is not None:
+            self._deciding.stepped(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step in self._run.moments.steps:
-            self._ask(state, control, kwargs.get("optimizer"))
+        if self._deciding is not None and state.global_step in self._deciding.moments.steps:
+            self._ask(self._deciding, state, control, kwargs.get("optimizer"))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._freezer is None or not self._run.moments.evaluations:
-            return
-        self._run.metrics |= kwargs.get("metrics") or {}
-        self._run.evaluated += 1
-        if self._run.evaluated >= self._run.sets:
-            metrics, self._run.metrics, self._run.evaluated = self._run.metrics, {}, 0
-            self._ask(state, control, kwargs.get("optimizer"), metrics)
+        metrics = None if self._deciding is None else self._deciding.evaluated(kwargs.get("metrics") or {})
+        if self._deciding is not None and metrics is not None:
+            self._ask(self._deciding, state, control, kwargs.get("optimizer"), metrics)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._run.watch is not None and self._freezer is not None and args.should_save:
-            save_tensors({**self._run.watch.tensors(), **self._freezer.kept_moments()}, args, state)
+        if self._deciding is not None and self._freezer is not None and args.should_save:
+            save_tensors({**self._deciding.tensors(), **self._freezer.kept_moments()}, args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -225,7 +200,6 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     def _begin(self, model: nn.Module, optimizer: Any, state: TrainerState) -> dict[str, torch.Tensor]:
         """Freeze what the policy starts with, or what the checkpoint says; its tensors are given back."""
-        self._run = _Run()
         self._learning_rates = {}
         tensors: dict[str, torch.Tensor] = {}
         self.stack = find_blocks(model, self._options["tower"])
@@ -273,48 +247,43 @@ class FreezeCallback(TrainerCallback, ExportableState):
         """Stand ready to ask an adaptive policy at its moments, and to measure what it needs."""
         if not isinstance(self.policy, AdaptivePolicy) or self.stack is None:
             return
-        self._run.epoch_steps = steps_per_epoch(args, state, loader)
-        self._run.moments = self.policy.moments(state.max_steps, self._run.epoch_steps)
-        if self._run.moments.evaluations and args.eval_strategy == "no":
+        sets = getattr(trainer, "eval_dataset", None)
+        self._deciding = Deciding(
+            self.policy,
+            model,
+            self.stack,
+            total_steps=state.max_steps,
+            epoch_steps=steps_per_epoch(args, state, loader),
+            accumulation=args.gradient_accumulation_steps,
+            evaluation_sets=len(sets) if isinstance(sets, dict) else 1,
+            scaled=trainer is not None and getattr(trainer.accelerator, "scaler", None) is not None,
+        )
+        if self._deciding.moments.evaluations and args.eval_strategy == "no":
             raise RequestError(
                 f"{self.policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
             )
-        sets = getattr(trainer, "eval_dataset", None)
-        self._run.sets = len(sets) if isinstance(sets, dict) else 1
-        self._run.watch = Watch(self.policy.needs, model, self.stack, accumulation=args.gradient_accumulation_steps)
-        self._run.watch.load(tensors)
-        if trainer is not None and self._run.watch.needs_gradients:
-            self._run.scaled = getattr(trainer.accelerator, "scaler", None) is not None
-            watch_raw_gradients(self._patches, trainer, model, lambda: self._gradients_ready(trainer.state))
-
-    def _gradients_ready(self, state: TrainerState) -> None:
-        if self._run.watch is not None and self._run.gradients_of != state.global_step:
-            self._run.gradients_of = state.global_step
-            self._run.watch.gradients(self._due(state))
-
-    def _due(self, state: TrainerState) -> int | None:
-        """1 in the last step before a moment, 2 in the one before that; called before the step is counted."""
-        return next((due for due in (1, 2) if state.global_step + due in self._run.moments.steps), None)
+        self._deciding.watch.load(tensors)
+        if trainer is not None and self._deciding.watch.needs_gradients:
+            ready = self._deciding.gradients_ready
+            watch_raw_gradients(self._patches, trainer, model, lambda: ready(trainer.state.global_step))
 
     def _ask(
-        self, state: TrainerState, control: TrainerControl, optimizer: Any, metrics: dict[str, float] | None = None
+        self,
+        deciding: Deciding,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any,
+        metrics: dict[str, float] | None = None,
     ) -> None:
-        if self._run.watch is None or self.mask is None or not isinstance(self.policy, AdaptivePolicy):
+        if self.mask is None:
             return
-        cached = self.cache is not None and self.cache.stats.declined is None
-        signals = Signals(
-            step=state.global_step,
-            total_steps=state.max_steps,
-            steps_per_epoch=self._run.epoch_steps,
-            epoch=state.global_step / self._run.epoch_steps,
-            mask=self.mask,
+        decision = deciding.decide(
+            state.global_step,
+            self.mask,
             learning_rate=float(optimizer.param_groups[0]["lr"] or 0.0) if optimizer is not None else 0.0,
+            cached=self.cache is not None and self.cache.stats.declined is None,
             metrics=metrics,
-            **self._run.watch.read(cached=cached, examples_pass=self._run.epoch_steps),
         )
-        decision = self.policy.update(signals)
-        if metrics is None:
-            self._run.watch.reset()
         if decision is not None:
             self._obey(decision, state, control)
 
@@ -349,9 +318,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     def _end(self, *, restore: bool) -> None:
         self._patches.remove()
-        if self._run.watch is not None:
-            self._run.watch.close()
-        self._run = _Run()
+        if self._deciding is not None:
+            self._deciding.close()
+            self._deciding = None
         if self.cache is not None:
             self.cache.detach()
         if self._freezer is not None:

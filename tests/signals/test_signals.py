@@ -171,7 +171,7 @@ def test_in_a_trainer_gradients_are_raw_and_come_once_a_step(tmp_path, settings)
 
     class Watched(FreezeCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            measure = self._run.watch._measures["block gradients"]
+            measure = self._deciding.watch._measures["block gradients"]
             name = "bert.encoder.layer.1.output.dense.weight"
             seen[state.global_step] = (measure._sums[name].clone(), raw.total.clone())
 
