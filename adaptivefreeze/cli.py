@@ -2,105 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from .errors import RequestError
-
-
-class _Answers(TyperGroup):
-    """Ends a wrong request in one sentence and status 2, and Ctrl-C in one sentence and status 130."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except RequestError as error:
-            typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            typer.echo(str(error) or "Interrupted.", err=True)
-            raise typer.Exit(130) from error
-
-
-class _Command(TyperCommand):
-    """A command whose list options take several values at once, as in `--seeds 0 1 2`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        lists = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
-        return super().parse_args(ctx, repeat_names(args, lists))
-
-
-def repeat_names(words: Sequence[str], lists: set[str]) -> list[str]:
-    """`words` with the name of a list option before each of its values, which end where the next option begins.
-
-    >>> repeat_names(["--seeds", "0", "1", "--force"], {"--seeds"})
-    ['--seeds', '0', '--seeds', '1', '--force']
-    """
-    repeated: list[str] = []
-    current, named = "", False  # the list option that values belong to, and whether its name stands there already
-    for position, word in enumerate(words):
-        if word == "--":
-            return [*repeated, *words[position:]]
-        if word.startswith("-"):
-            name, equals, _ = word.partition("=")
-            current, named = (name if name in lists else ""), not equals
-        elif current:
-            repeated += [] if named else [current]
-            named = False
-        repeated.append(word)
-    return repeated
-
-
-def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Take from the file what the command line does not say."""
-    if path is not None:
-        from .studies.config import read_config
-
-        lists = {param.name for param in ctx.command.params if getattr(param, "multiple", False)}
-        known = {param.name for param in ctx.command.params if param.name not in (None, "config", "help")}
-        options = read_config(path, known)
-        ctx.default_map = {k: [v] if k in lists and not isinstance(v, list) else v for k, v in options.items()}
-    return path
-
+from .command import (
+    Answers,
+    BatchSize,
+    Cache,
+    Command,
+    Config,
+    Dataset,
+    Device,
+    Epochs,
+    EvalSteps,
+    Fields,
+    Kind,
+    LabelColumn,
+    LearningRate,
+    Limit,
+    MaxLength,
+    Model,
+    Output,
+    Pad,
+    Revision,
+    TextColumn,
+)
 
 app = typer.Typer(
     name="adaptivefreeze",
-    cls=_Answers,
+    cls=Answers,
     help="Freeze the blocks of a transformer that have stopped learning, and see what each choice costs and gives.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-# The options that mean the same everywhere. A command declares those it takes; Request picks them up by name.
-Model = Annotated[str, typer.Option(help="A hub name, a folder, or demo.")]
-Dataset = Annotated[str, typer.Option(help="A hub name, a folder, or demo.")]
-Kind = Annotated[str | None, typer.Option(help="ner or classification; guessed from the data set where it can be.")]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the training examples (3).")]
-BatchSize = Annotated[int | None, typer.Option(help="Examples a step (16).")]
-LearningRate = Annotated[float | None, typer.Option(help="The highest learning rate (5e-5).")]
-MaxLength = Annotated[int | None, typer.Option(help="Longest example in pieces (128); the rest is cut and counted.")]
-Pad = Annotated[bool, typer.Option("--pad-to-max-length", help="Pad every example to --max-length.")]
-Limit = Annotated[int | None, typer.Option(help="Use the first N training examples.")]
-Revision = Annotated[str | None, typer.Option(help="Revision of a data set on the hub.")]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the words or the text; found where it can be.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the tags or the label; found where it can be.")]
-EvalSteps = Annotated[int | None, typer.Option(help="Evaluate validation every N steps, besides after each epoch.")]
-Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Skip the frozen prefix for examples seen before.")]
-Fields = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE...", help="Fields of TrainingArguments.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the best there is.")]
-Output = Annotated[Path | None, typer.Option(help="Folder for the results; by default one below ./runs.")]
-Config = Annotated[
-    Path | None,
-    typer.Option(callback=_configure, is_eager=True, help="TOML file of these options; the command line goes first."),
-]
 
-
-@app.command(cls=_Command)
+@app.command(cls=Command)
 def compare(
     ctx: typer.Context,
     model: Model = "demo",
@@ -158,7 +98,7 @@ def compare(
     raise typer.Exit(1 if comparison.failures else 0)
 
 
-@app.command(cls=_Command)
+@app.command(cls=Command)
 def train(
     ctx: typer.Context,
     policy: Annotated[str, typer.Option(metavar="SPEC", help="What is frozen when, such as bottom-up:6.")],
@@ -205,7 +145,80 @@ def train(
     raise typer.Exit(0 if run.status == "done" else 1)
 
 
-@app.command(cls=_Command)
+@app.command(cls=Command)
+def search(
+    ctx: typer.Context,
+    model: Model = "demo",
+    dataset: Dataset = "demo",
+    task: Kind = None,
+    depths: Annotated[
+        list[str] | None, typer.Option(metavar="K...", help="Depths, or ranges such as 0-6; all by default.")
+    ] = None,
+    direction: Annotated[str, typer.Option(help="Freeze from the bottom-up or from the top-down.")] = "bottom-up",
+    seeds: Annotated[list[str] | None, typer.Option(metavar="N...", help="Seeds (0); each trains every depth.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Score on N parts of the training split in turn, not on validation.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="macro_f1, entity_f1, weighted_f1 or accuracy, on validation.")
+    ] = "macro_f1",
+    tolerance: Annotated[float, typer.Option(help="Points below the best that are good enough for k_fast.")] = 0.5,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarse depths, then around the best.")] = False,
+    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Give up depths that are clearly worse.")] = True,
+    trials: Annotated[
+        int | None, typer.Option(help="Sample N times depth, direction, policy and learning rate instead.")
+    ] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="With --trials: for score and time together.")] = False,
+    baselines: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC...", help="Scenarios to run beside (paper); none for none.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="URL of any Optuna storage, journal:FILE or grpc://HOST:PORT; else SQLite.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study in the storage.")] = None,
+    workers: Annotated[int, typer.Option(help="Local processes, one a GPU where there are several.")] = 1,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    max_length: MaxLength = None,
+    pad_to_max_length: Pad = False,
+    limit: Limit = None,
+    revision: Revision = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    eval_steps: EvalSteps = None,
+    cache: Cache = True,
+    set: Fields = None,
+    device: Device = None,
+    output: Output = None,
+    config: Config = None,
+) -> None:
+    """Find k*, the depth to freeze with the best validation score, by an Optuna study. Without any option: the demo."""
+    from .report.progress import ProgressBar, ProgressLines
+    from .report.search import publish_search
+    from .report.terminal import quieten_libraries, show_search
+    from .studies import Request
+    from .studies.search import SearchOptions
+    from .studies.search import search as find
+
+    quieten_libraries()
+    request = Request.of({**ctx.params, "suffix": "search"})
+    options = SearchOptions.of({**ctx.params, "seeds": request.seeds})
+    with ProgressBar() as watch:
+        found = find(
+            request.load_task(),
+            options,
+            settings=request.settings,
+            output=request.folder,
+            watch=watch,
+            load=request.load_task,
+            helper_watch=ProgressLines,
+        )
+    show_search(found, publish_search(found, request.folder))
+    raise typer.Exit(1 if found.failures else 0)
+
+
+@app.command(cls=Command)
 def inspect(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="A hub name, a folder, or demo.")],
@@ -234,18 +247,18 @@ def inspect(
     show_inspection(found)
 
 
-@app.command(cls=_Command)
+@app.command(cls=Command)
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that compare has written.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders that compare or search has written.")
+    ],
     output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if there is one.")] = None,
 ) -> None:
-    """Make tables, plots and page again from stored runs, training nothing."""
-    from .report.publish import choose_folder, publish
-    from .report.stored import load
-    from .report.terminal import show_study
+    """Make tables, plots and pages again from stored runs and searches, training nothing."""
+    from .report.again import publish_again
+    from .report.terminal import show_again
 
-    summary = load(folders)
-    show_study(summary, publish(summary, choose_folder(folders, output)))
+    show_again(publish_again(folders, output))
 
 
 def main() -> None:

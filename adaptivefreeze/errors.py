@@ -6,3 +6,7 @@ class RequestError(ValueError):
 
     On the command line it ends in that sentence on standard error and exit status 2.
     """
+
+
+class StudyFailed(RuntimeError):
+    """A study in which no training ended, so that there is nothing to show; the message says why."""

@@ -13,7 +13,8 @@ import pytest
 from tiny import save_model, save_tags, save_texts
 from typer.testing import CliRunner
 
-from adaptivefreeze.cli import app, repeat_names
+from adaptivefreeze.cli import app
+from adaptivefreeze.command import repeat_names
 
 QUICK = ["--epochs", "1", "--batch-size", "8", "--max-length", "16", "--device", "cpu"]
 

@@ -50,6 +50,8 @@ class Signals:
       costs less, under "block gradients").
     - `gradient_changes`: a parameter's name -> mean absolute difference between the gradients of the last two steps.
     - `weights`: norms of the weights. `weight_changes`: norms of their difference since the last moment.
+    - `weight_samples`: a few values of the unit, always the same: how far each has moved since training began, as a
+      share of their root mean square then.
     - `importance`: −Σ Δw·g over the last step: what the unit's update is worth, in loss, to first order.
     - `similarities`: a trained block's name -> the rows of the similarity matrix of its outputs on the probe batch.
     - `metrics`: what the evaluation that has just ended reported; None at a moment that is no evaluation.
@@ -66,6 +68,7 @@ class Signals:
     gradient_changes: Mapping[str, float] | None = None
     weights: Mapping[str, Norms] | None = None
     weight_changes: Mapping[str, Norms] | None = None
+    weight_samples: Mapping[str, Sequence[float]] | None = None
     importance: Mapping[str, float] | None = None
     similarities: Mapping[str, Sequence[Sequence[float]]] | None = None
     metrics: Mapping[str, float] | None = None

@@ -80,6 +80,16 @@ class ProgressBar(Watch):
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
+class ProgressLines(ProgressBar):
+    """No bar: for one of several processes that write to the same terminal."""
+
+    def __enter__(self) -> ProgressLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def _left(seconds: float | None) -> str:
     """`about 3 min left`, for the whole study."""
     if seconds is None:

@@ -140,7 +140,9 @@ class Summary:
         runs = [run for run in self.results if run.scenario == scenario]
         full = [run.train_seconds for run in self.results if run.scenario in UNFROZEN]
         # The predicted share is of a step: runs with more steps than full fine-tuning gain less.
-        steps = fmean([run.steps for run in self.results if run.scenario in UNFROZEN] or [run.steps for run in runs] or [0])
+        steps = fmean(
+            [run.steps for run in self.results if run.scenario in UNFROZEN] or [run.steps for run in runs] or [0]
+        )
         return Row(
             scenario=scenario,
             seeds=tuple(run.seed for run in runs),

@@ -54,7 +54,7 @@ def columns(summary: Summary) -> tuple[Column, ...]:
         Column("weighted F1", "weighted_f1", lambda row: row.weighted_f1, _score),
         *((entity,) if summary.has_entities else ()),
         Column("s to quality", "seconds_to_quality", lambda row: row.to_quality, _seconds),
-        Column("peak memory", "peak_memory_bytes", lambda row: row.peak_memory, _bytes),
+        Column("peak memory", "peak_memory_bytes", lambda row: row.peak_memory, count_bytes),
         *((energy,) if any(row.energy for row in summary.rows) else ()),
     )
 
@@ -159,7 +159,7 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _bytes(value: float) -> str:
+def count_bytes(value: float) -> str:
     return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
 
 

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from ..studies.result import FailedRun, Metrics, RunResult
 from .inspection import renderables
 from .summary import Summary
+from .search_table import caption as search_caption
+from .search_table import terminal as search_terminal
 from .table import caption, columns, terminal, title
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..studies.inspection import Inspection
+    from ..studies.search import DepthSearch
 
 _WIDE = 250
 """Columns of what is no terminal: a table in a file or a pipe is not folded."""
@@ -40,6 +43,33 @@ def show_study(summary: Summary, written: Sequence[Path], console: Console | Non
     _say(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written)}")
     if summary.failures:
         _say(console, "The same command runs the failed runs again.")
+
+
+def show_search(search: DepthSearch, written: Sequence[Path], console: Console | None = None) -> None:
+    """The answer of a search: the table, the sentences, what failed, and what was written where."""
+    console = console or _console()
+    _say(console, search.title[:1].upper() + search.title[1:])
+    console.print()
+    console.print(search_terminal(search))
+    console.print()
+    for sentence in search.words:
+        _say(console, sentence)
+    _say(console, search_caption(search))
+    for outcome in search.failures:
+        _say(console, f"Failed: {outcome.name}. {outcome.error}", "red")
+    _say(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written)}")
+    _say(console, f"The study {search.study!r} lies in {search.storage}; optuna-dashboard opens it.")
+    if search.failures:
+        _say(console, "The same command runs the failed trainings again.")
+
+
+def show_again(shown: Sequence[tuple[Summary | DepthSearch, Sequence[Path]]], console: Console | None = None) -> None:
+    """What was made again from stored runs and searches."""
+    for what, written in shown:
+        if isinstance(what, Summary):
+            show_study(what, written, console)
+        else:
+            show_search(what, written, console)
 
 
 def show_training(run: RunResult | FailedRun, folder: Path, console: Console | None = None) -> None:

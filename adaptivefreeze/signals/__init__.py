@@ -7,6 +7,7 @@
 | `gradient_changes` | per parameter: mean over its values of the absolute difference of g between the last step and the one before |
 | `weights` | norms per unit of the weights as they are |
 | `weight_changes` | norms per unit of (weights now − weights at the last moment) |
+| `weight_samples` | per unit: 128 of its values, drawn once, uniformly, with a fixed seed: (now − at the start of training) / root mean square of the 128 at the start |
 | `importance` | per unit: −Σ Δw·g over the last step, Δw what the optimizer did, g as above |
 | `similarities` | per training block: G = row-normalised A Aᵀ on a probe batch, A the block's outputs in eval mode, (examples, tokens × width), zero at padding; the probe batch is the first examples of the first batch that was trained on |
 | `costs` | predicted cost of a step at each depth, for the batches seen so far |

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..blocks import BlockStack
+from ..blocks import BlockStack, Unit
 from .measure import Measure, wide
 
 PROBE_EXAMPLES = 16
@@ -34,22 +34,10 @@ class Similarities(Measure):
     def read(self) -> dict[str, list[list[float]]]:
         if not self._probe:
             return {}
-        outputs: dict[str, torch.Tensor] = {}
-        handles = [
-            self.model.get_submodule(unit.modules[-1]).register_forward_hook(_keep(outputs, unit.name))
-            for unit in self.stack.blocks
-            if any(self.parameters[p.name].requires_grad for p in unit.parameters)
+        training = [
+            unit for unit in self.stack.blocks if any(self.parameters[p.name].requires_grad for p in unit.parameters)
         ]
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                self.model(**self._probe)
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            for handle in handles:
-                handle.remove()
+        outputs = block_outputs(self.model, training, self._probe)
         mask = self._probe.get("attention_mask")
         return {name: _similarity(value, mask).tolist() for name, value in outputs.items()}
 
@@ -59,6 +47,25 @@ class Similarities(Measure):
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         device = next(iter(self.parameters.values())).device
         self._probe = {name: value.to(device) for name, value in tensors.items()}
+
+
+def block_outputs(model: nn.Module, blocks: Sequence[Unit], inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Name of each of `blocks` -> its output, (examples, tokens, width), of one forward pass in eval mode."""
+    outputs: dict[str, torch.Tensor] = {}
+    handles = [
+        model.get_submodule(unit.modules[-1]).register_forward_hook(_keep(outputs, unit.name)) for unit in blocks
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for handle in handles:
+            handle.remove()
+    return outputs
 
 
 def _keep(outputs: dict[str, torch.Tensor], name: str) -> Callable[..., None]:

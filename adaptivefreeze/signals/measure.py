@@ -13,7 +13,7 @@ from ..blocks import BlockStack
 from ..mask import block_name
 from ..policies.base import Norms
 
-Reading = dict[str, float] | dict[str, Norms] | dict[str, list[list[float]]]
+Reading = dict[str, float] | dict[str, Norms] | dict[str, list[float]] | dict[str, list[list[float]]]
 
 
 class Measure(ABC):

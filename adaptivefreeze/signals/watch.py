@@ -15,6 +15,7 @@ from .activations import Similarities
 from .costs import Costs
 from .gradients import GradientChange, GradientSum
 from .measure import Measure
+from .samples import WeightSamples
 from .weights import Importance, WeightChanges, WeightNorms
 
 MEASURES: dict[str, Callable[[nn.Module, BlockStack], Measure]] = {
@@ -23,6 +24,7 @@ MEASURES: dict[str, Callable[[nn.Module, BlockStack], Measure]] = {
     "gradient_changes": GradientChange,
     "weights": WeightNorms,
     "weight_changes": WeightChanges,
+    "weight_samples": WeightSamples,
     "importance": Importance,
     "similarities": Similarities,
 }

@@ -61,7 +61,9 @@ class Request:
                 device=given.get("device"),
                 training_arguments=parse_assignments(given.get("set") or ()),
             ),
-            folder=Path(given["output"]) if "output" in given else _default_folder(dataset, given.get("policy")),
+            folder=Path(given["output"])
+            if "output" in given
+            else _default_folder(dataset, given.get("policy") or given.get("suffix")),
         )
 
     def load_task(self) -> Task:
@@ -89,8 +91,9 @@ def _defaults(dataset: str) -> dict[str, Any]:
     return {name: getattr(DEMO, name) for name in usual}
 
 
-def _default_folder(dataset: str, policy: str | None) -> Path:
-    """`runs/conll2003` for a study, `runs/conll2003-bottom-up:6` for a training."""
+def _default_folder(dataset: str, suffix: str | None) -> Path:
+    """`runs/conll2003` for a comparison, `runs/conll2003-search` for a search, `runs/conll2003-bottom-up:6` for a
+    training."""
     path = Path(dataset)
     name = (path.resolve() if path.is_dir() else path).name or "study"
-    return Path("runs") / (f"{name}-{file_name(policy)}" if policy else name)
+    return Path("runs") / (f"{name}-{file_name(suffix)}" if suffix else name)

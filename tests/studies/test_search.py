@@ -9,7 +9,8 @@ import pytest
 from adaptivefreeze import RequestError
 from adaptivefreeze.studies import Interrupted, StudyFolder, Watch
 from adaptivefreeze.studies import run as run_room
-from adaptivefreeze.studies.search import DepthSearch, SearchFailed, SearchOptions, search
+from adaptivefreeze.errors import StudyFailed
+from adaptivefreeze.studies.search import DepthSearch, SearchOptions, search
 
 
 class Recorder(Watch):
@@ -187,7 +188,7 @@ def test_a_failed_depth_is_left_out_said_and_run_again(task, settings, tmp_path,
 
 def test_when_everything_fails_there_is_no_answer(task, settings, tmp_path):
     wild = replace(settings, learning_rate=1e30)
-    with pytest.raises(SearchFailed, match="No training ended: bottom-up:0, seed 0: Training diverged"):
+    with pytest.raises(StudyFailed, match="No training ended: bottom-up:0, seed 0: Training diverged"):
         search(task, SearchOptions(depths=(0,), baselines=()), settings=wild, output=tmp_path)
 
 

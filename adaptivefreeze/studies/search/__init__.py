@@ -4,6 +4,5 @@ from .answer import DepthSearch, Outcome
 from .conduct import search
 from .options import SearchOptions, parse_depths
 from .statistics import Certainty
-from .worker import SearchFailed
 
-__all__ = ["Certainty", "DepthSearch", "Outcome", "SearchFailed", "SearchOptions", "parse_depths", "search"]
+__all__ = ["Certainty", "DepthSearch", "Outcome", "SearchOptions", "parse_depths", "search"]

@@ -53,7 +53,7 @@ def search(
     to the watch of a context that `helper_watch` makes.
 
     Raises `RequestError` for a wrong request, with study and folder untouched, `Interrupted` on Ctrl-C, and
-    `SearchFailed` when no training ended.
+    `StudyFailed` when no training ended.
     """
     options, watch = options or SearchOptions(), watch or Watch()
     settings, output = settings or StudySettings(cache=True), Path(output)

@@ -15,6 +15,7 @@ from ..result import write_json
 from .answer import DepthSearch, Outcome, choose
 from .bench import Bench, Candidate, TaskBench, TrialFailed
 from .queue import ERROR, Order, Queue, candidate_of
+from .storage import public
 from .study import open_study
 from .units import Unit, counted
 from .words import conclude
@@ -75,7 +76,11 @@ def answer(bench: Bench, worker: Worker, tests: Scores, title: str, folder: Path
         fast=fast,
         words=(*words, *([untried] if untried else []), *_against(best, fast, beside)),
         study=worker.study.study_name,
-        storage=options.storage or "sqlite",
+        storage=public(options.storage)
+        if options.storage
+        else f"sqlite:///{folder / 'study.db'}"
+        if folder
+        else "memory",
         folder=folder,
         ran=worker.queue.ran,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ...errors import RequestError
@@ -58,6 +58,22 @@ class SearchOptions:
             raise RequestError("--trials samples depths itself: leave --quick and --depths out.")
         if self.pareto and not self.trials:
             raise RequestError("--pareto is for sampled searches: give --trials as well.")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> SearchOptions:
+        """The search that `options` ask for, by the names of the command line; None and absent mean nothing was said.
+
+        Depths are texts there, the tolerance is in points, and `none` stands for no baselines.
+        """
+        names = {f.name for f in fields(cls)} - {"depths", "tolerance", "baselines"}
+        given = {name: options[name] for name in names if options.get(name) is not None}
+        depths, baselines = options.get("depths"), options.get("baselines")
+        return cls(
+            **given,
+            depths=parse_depths(depths) if depths else None,
+            tolerance=options.get("tolerance", 0.5) / 100,
+            baselines=None if not baselines else tuple(spec for spec in baselines if spec != "none"),
+        )
 
     @property
     def compared_with(self) -> tuple[str, ...]:

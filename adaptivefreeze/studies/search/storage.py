@@ -48,11 +48,11 @@ def open_storage(url: str | None, output: Path) -> BaseStorage:
             return _open(url)
     except ImportError as error:
         package = "grpcio" if url.startswith("grpc") else error.name or "its driver"
-        raise RequestError(f"--storage {_public(url)} needs the package {package}: install it.") from error
+        raise RequestError(f"--storage {public(url)} needs the package {package}: install it.") from error
     except Exception as error:  # a driver each, with exceptions of its own; all mean the same here
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RequestError(
-            f"--storage {_public(url)} does not answer as a storage for Optuna ({reason.rstrip('.')[:200]}): "
+            f"--storage {public(url)} does not answer as a storage for Optuna ({reason.rstrip('.')[:200]}): "
             "check that it runs and that the address is right."
         ) from error
 
@@ -181,7 +181,7 @@ def _open(url: str) -> BaseStorage:
     )
 
 
-def _public(url: str) -> str:
+def public(url: str) -> str:
     """`url` without a password."""
     scheme, slashes, rest = url.partition("://")
     user, at, host = rest.rpartition("@")

@@ -8,6 +8,7 @@ from statistics import fmean
 import optuna
 from optuna.trial import FrozenTrial, Trial
 
+from ...errors import StudyFailed
 from ..scenarios import UNFROZEN, expand
 from .answer import BASELINE, DEPTH, MEMORY, SAMPLE, SCORES, SECONDS, SPARED, Outcome, choose, outcomes_of
 from .bench import Bench, Candidate, TaskBench, TrialFailed
@@ -20,10 +21,6 @@ from .units import Unit, units_of
 
 P_HOPELESS = 0.1
 _LARGEST_STEP = 2**31 - 1  # what a database column of steps holds
-
-
-class SearchFailed(RuntimeError):
-    """A search in which no training ended: there is no answer."""
 
 
 class Worker:
@@ -61,12 +58,12 @@ class Worker:
     def chosen(self) -> list[Candidate]:
         """What the test split is for: k*, k_fast, full fine-tuning and, of a search for two things, the whole front.
 
-        Raises `SearchFailed` when nothing has a score.
+        Raises `StudyFailed` when nothing has a score.
         """
         outcomes, _ = self.outcomes()
         if not any(outcome.certainty for outcome in outcomes):
             reasons = dict.fromkeys(outcome.error for outcome in outcomes if outcome.error)
-            raise SearchFailed(f"No training ended: {next(iter(reasons), 'there was none')}")
+            raise StudyFailed(f"No training ended: {next(iter(reasons), 'there was none')}")
         full = [outcome for outcome in outcomes if outcome.scenario in UNFROZEN and outcome.certainty]
         front = [outcome for outcome in outcomes if outcome.on_front] if self.options.pareto else []
         picked = [*choose(outcomes, self.options.tolerance), *full, *front]
