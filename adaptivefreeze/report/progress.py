@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..studies.compare import Watch
 from ..studies.result import FailedRun, RunResult
+from .terminal import quieten_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +66,8 @@ class ProgressBar(Watch):
         self._bar.update(self._task, completed=done, total=total, left=_left(remaining))
 
     def run_ended(self, run: RunResult | FailedRun) -> None:
-        number = f"[{self._number}/{self._wanted}]"
+        # A quick search wants more as it goes on, and one of several processes does not know what the others do.
+        number = f"[{self._number}/{self._wanted}]" if self._number <= self._wanted else f"[{self._number}]"
         if isinstance(run, FailedRun):
             self._say(f"{number} {run.scenario}, seed {run.seed}, failed. {run.error}")
         else:
@@ -81,9 +83,10 @@ class ProgressBar(Watch):
 
 
 class ProgressLines(ProgressBar):
-    """No bar: for one of several processes that write to the same terminal."""
+    """No bar: for one of several processes that write to the same terminal, in each of which it silences libraries."""
 
     def __enter__(self) -> ProgressLines:
+        quieten_libraries()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..studies.result import FailedRun, Metrics, RunResult
 from .inspection import renderables
-from .summary import Summary
 from .search_table import caption as search_caption
 from .search_table import terminal as search_terminal
+from .summary import Summary
 from .table import caption, columns, terminal, title
 
 if TYPE_CHECKING:

@@ -125,10 +125,9 @@ def conduct(
     """A search on any bench: see `search`."""
     study = study_of(bench, storage, name, options)
     worker = Worker(study, bench, options, rate)
-    done = worker.queue.prepare()
-    before = len(study.get_trials(deepcopy=False))
+    wanted, done = worker.queue.prepare()
     if isinstance(bench, TaskBench):
-        watch.study_begins(bench.task, max(before, options.trials or 0), done)
+        watch.study_begins(bench.task, max(wanted, options.trials or 0) * len(worker.units), done * len(worker.units))
     try:
         if helpers is not None:
             run_workers(helpers.work, options.workers)

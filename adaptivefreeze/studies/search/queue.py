@@ -83,8 +83,8 @@ class Queue:
         self._wanted = wanted
         self._sample, self._samples = sample, samples
 
-    def prepare(self) -> int:
-        """Queue what is wanted and has no trial yet, or only failed ones; how many trials of it are done."""
+    def prepare(self) -> tuple[int, int]:
+        """Queue what is wanted and has no trial yet, or only failed ones; how many are wanted and how many done."""
         trials = self._trials()
         live = {key(t.user_attrs) for t in trials if t.state in LIVE}
         orders = self._wanted(trials)
@@ -92,7 +92,7 @@ class Queue:
             if order.key not in live:
                 self._add(order)
         done = {key(t.user_attrs) for t in trials if t.state in DONE}
-        return sum(order.key in done for order in orders)
+        return len(orders), sum(order.key in done for order in orders)
 
     def work(self, objective: Callable[[Trial], Value], after: Callable[[], None] = lambda: None) -> None:
         """Run trials until all that is wanted is done, or failed; `after` is called as each of them is over."""
