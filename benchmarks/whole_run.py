@@ -1,19 +1,19 @@
 """Whole runs with the prefix cache against full fine-tuning: training seconds and test metrics, on real data.
 
-    python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--learning-rate 2e-4] [--rounds 1]
-                                   [--output FILE]
+    python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--learning-rate 2e-4]
+                                   [--batch-sizes 8 16] [--rows FILE] [--output FILE]
 
-One process; a round trains every row in turn, full fine-tuning first. A figure of speed is the median over rounds
-of (full / row of the same round), in training seconds as every RunResult counts them: steps alone, with all that
-the cache does in them.
+One process trains every row in turn, full fine-tuning first. A figure of speed is full / row, in training seconds as
+every RunResult counts them: steps alone, with all that the cache does in them. Finished runs are kept in --rows and
+not run again.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import statistics
+import json
 from pathlib import Path
+from typing import Any
 
 from machine import describe
 
@@ -30,6 +30,38 @@ ROWS = (
     ("bottom-up:4", False),
     ("bottom-up:4", True),
 )
+SCORES = ("entity_f1", "macro_f1", "accuracy")
+
+
+def measure(task: Any, policy: str, settings: StudySettings, model: Any) -> dict[str, Any]:
+    """What one run took and gave."""
+    result = run_scenario(task, parse_policy(policy), 0, settings, model=model)
+    return {
+        "batch": settings.batch_size,
+        "policy": policy,
+        "cache": settings.cache,
+        "seconds": result.train_seconds,
+        "hit_rate": result.cache_stats["hit_rate"] if result.cache_stats else None,
+        **{name: getattr(result.metrics, name) for name in SCORES},
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown, each beside full fine-tuning with the same batch size."""
+    full = {row["batch"]: row["seconds"] for row in rows if row["policy"] == "nothing"}
+    lines = [
+        "| batch | policy | cache | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
+        "|---:|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        hits = "–" if row["hit_rate"] is None else f"{row['hit_rate']:.2f}"
+        lines.append(
+            f"| {row['batch']} | `{row['policy']}` | {'yes' if row['cache'] else 'no'} | {row['seconds']:.1f} | "
+            f"{full[row['batch']] / row['seconds']:.2f} | {hits} | "
+            + " | ".join(f"{100 * row[name]:.2f}" for name in SCORES)
+            + " |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -39,45 +71,41 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=3000)
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--rows", type=Path, default=Path("whole_run.jsonl"))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
 
     task = load_task(options.dataset, model=options.model, limit=options.limit)
-    # Nothing reads validation here: it is evaluated never, or at the most once.
-    settings = StudySettings(epochs=options.epochs, learning_rate=options.learning_rate, eval_steps=10**6)
     first = task.new_model(0)
     model = model_record(task, first, find_blocks(first))
-    warm_up(task, settings)
-    runs: dict[tuple[str, bool], list] = {row: [] for row in ROWS}
-    for round_ in range(options.rounds):
-        for row in ROWS:
-            policy, cache = parse_policy(row[0]), row[1]
-            result = run_scenario(task, policy, round_, dataclasses.replace(settings, cache=cache), model=model)
-            runs[row].append(result)
-            print(row, f"{result.train_seconds:.1f} s", result.metrics.entity_f1, result.cache_stats, flush=True)
-    full = [r.train_seconds for r in runs["nothing", False]]
-    lines = [
-        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, batch "
-        f"{settings.batch_size}, learning rate {options.learning_rate:g}, {options.model} model; {options.rounds} "
-        f"round(s). {describe()}.",
-        "",
-        "| policy | cache | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for (policy, cache), results in runs.items():
-        speed = statistics.median(f / r.train_seconds for f, r in zip(full, results, strict=True))
-        seconds = statistics.median(r.train_seconds for r in results)
-        hits = f"{results[0].cache_stats['hit_rate']:.2f}" if results[0].cache_stats else "–"
-        scores = [
-            statistics.mean(getattr(r.metrics, name) for r in results) for name in ("entity_f1", "macro_f1", "accuracy")
-        ]
-        lines.append(
-            f"| `{policy}` | {'yes' if cache else 'no'} | {seconds:.1f} | {speed:.2f} | {hits} | "
-            + " | ".join(f"{100 * score:.2f}" for score in scores)
-            + " |"
-        )
-    text = "\n".join(lines) + "\n"
+    rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
+    found = {(row["batch"], row["policy"], row["cache"]): row for row in rows}
+    for batch in options.batch_sizes:
+        warm = False
+        for policy, cache in ROWS:
+            if (batch, policy, cache) in found:
+                continue
+            # Nothing reads validation here: it is evaluated never, or at the most once.
+            settings = StudySettings(
+                epochs=options.epochs,
+                batch_size=batch,
+                learning_rate=options.learning_rate,
+                eval_steps=10**6,
+                cache=cache,
+            )
+            if not warm:
+                warm_up(task, settings)
+                warm = True
+            row = found[batch, policy, cache] = measure(task, policy, settings, model)
+            with options.rows.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+    text = (
+        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, learning "
+        f"rate {options.learning_rate:g}, {options.model} model. {describe()}.\n\n"
+        + table([found[batch, *row] for batch in options.batch_sizes for row in ROWS])
+    )
     print(text)
     if options.output:
         options.output.write_text("# Whole runs with the prefix cache\n\n" + text)
