@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 from ..result import write_json
 from .answer import DepthSearch, Outcome, choose
 from .bench import Bench, Candidate, TaskBench, TrialFailed
-from .queue import ERROR, Order, Queue, candidate_of
+from .queue import ERROR, UNITS, Order, Queue, candidate_of
 from .storage import public
 from .study import open_study
 from .units import Unit, counted
@@ -38,7 +38,7 @@ def score_on_test(
 
     def score(trial: Trial) -> float:
         try:
-            found = [bench.test(candidate_of(trial), unit) for unit in units]
+            found = [bench.test(candidate_of(trial), Unit.named(name)) for name in trial.user_attrs[UNITS]]
         except TrialFailed as error:
             trial.set_user_attr(ERROR, str(error))
             raise
@@ -51,7 +51,7 @@ def score_on_test(
     queue.work(score)
     wanted = {Order(candidate, units, CHOSEN).key: candidate for candidate in chosen}
     scored = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-    keys = {Order(candidate_of(t), units, CHOSEN).key: t for t in scored if t.user_attrs["units"] == [*map(str, units)]}
+    keys = {Order(candidate_of(t), units, CHOSEN).key: t for t in scored if t.user_attrs[UNITS] == [*map(str, units)]}
     return {candidate: keys[key].user_attrs["scores"] for key, candidate in wanted.items() if key in keys}
 
 

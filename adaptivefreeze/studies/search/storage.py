@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBSt
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from ...errors import RequestError
 
@@ -29,6 +30,7 @@ CONNECT_SECONDS = 10
 HEARTBEAT_SECONDS = 10
 GRACE_SECONDS = 60
 MAX_RETRIES = 2
+_ATTEMPTS = 5
 WORKER = "worker"  # user attribute of a trial: who runs it
 
 _BEAT = "adaptivefreeze:heartbeat"
@@ -45,7 +47,7 @@ def open_storage(url: str | None, output: Path) -> BaseStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return _open(url)
+            return _open_beside_others(url)
     except ImportError as error:
         package = "grpcio" if url.startswith("grpc") else error.name or "its driver"
         raise RequestError(f"--storage {public(url)} needs the package {package}: install it.") from error
@@ -151,6 +153,19 @@ class _Journal(_Beating, JournalStorage):
 
 class _Proxy(_Beating, GrpcStorageProxy):
     """A storage behind Optuna's gRPC server."""
+
+
+def _open_beside_others(url: str) -> BaseStorage:
+    """`_open`, again where another process is making the same tables at this very moment."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _open(url)
+        except (IntegrityError, ProgrammingError, OperationalError) as error:
+            clash = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not clash or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(0.5)
+    raise RuntimeError("no attempt was made")
 
 
 def _open(url: str) -> BaseStorage:

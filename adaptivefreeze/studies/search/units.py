@@ -27,6 +27,16 @@ class Unit:
     def __str__(self) -> str:
         return f"seed {self.seed}" if self.fold is None else f"seed {self.seed} fold {self.fold + 1}"
 
+    @classmethod
+    def named(cls, name: str) -> Unit:
+        """The unit that is written as `name`.
+
+        >>> Unit.named("seed 3 fold 1")
+        Unit(seed=3, fold=0)
+        """
+        words = name.split()
+        return cls(int(words[1]), int(words[3]) - 1 if len(words) > 2 else None)
+
 
 def units_of(seeds: Sequence[int], folds: int | None) -> tuple[Unit, ...]:
     """Every seed on every fold; without folds, every seed on the task's own validation split."""

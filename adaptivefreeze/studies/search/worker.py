@@ -15,7 +15,7 @@ from .bench import Bench, Candidate, TaskBench, TrialFailed
 from .housekeeping import Housekeeping
 from .options import SearchOptions
 from .plan import Exhaustive, Plan, Quick
-from .queue import ERROR, ROLE, Order, Queue, Value, candidate_of, quiet
+from .queue import ERROR, ROLE, UNITS, Order, Queue, Value, candidate_of, quiet
 from .space import depth_order, reference_order, sample, static
 from .units import Unit, units_of
 
@@ -97,7 +97,8 @@ class Worker:
         seconds: list[float] = []
         spared: list[float] = []
         memory: list[int | None] = []
-        for unit in self.units:
+        units = [Unit.named(name) for name in trial.user_attrs[UNITS]]  # a trial in the queue may be of other seeds
+        for unit in units:
             try:
                 found = self.bench.measure(candidate, unit, keep=role != BASELINE)
             except TrialFailed as error:
@@ -112,7 +113,7 @@ class Worker:
             if self.options.pareto:
                 continue  # Optuna has neither intermediate values nor pruning for several objectives
             trial.report(found.score, self.step(unit))
-            if prunable and unit != self.units[-1] and trial.should_prune():
+            if prunable and unit != units[-1] and trial.should_prune():
                 raise optuna.TrialPruned
         return (fmean(scores), fmean(seconds)) if self.options.pareto else fmean(scores)
 

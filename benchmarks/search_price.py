@@ -1,0 +1,137 @@
+"""What a search costs, in full fine-tunings: every depth, and --quick, in one process, with where the time went.
+
+    python benchmarks/search_price.py [--blocks 12] [--hidden 768] [--limit 480] [--epochs 3] [--output FILE]
+
+The model is a BERT of this shape with random weights, the task the embedded demo. A full fine-tuning is run before,
+between and after the searches, evaluated after each epoch as the trials are; a figure is (wall-clock time of the whole
+search: warm-up, trainings, evaluations, storage, the test split) / (mean wall-clock time of the full fine-tunings).
+No baselines are run beside the depths. Scores of random weights say nothing; they only steer which depths --quick
+tries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import transformers
+from machine import describe
+
+from adaptivefreeze import Nothing, find_blocks
+from adaptivefreeze.studies import RunResult, StudyFolder, Watch
+from adaptivefreeze.studies.identity import model_record
+from adaptivefreeze.studies.run import run_scenario, warm_up
+from adaptivefreeze.studies.search import SearchOptions, search
+from adaptivefreeze.studies.search.bench import Candidate, TaskBench
+from adaptivefreeze.studies.search.plan import BUDGET
+from adaptivefreeze.studies.settings import StudySettings
+from adaptivefreeze.tasks import Task, load_task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--limit", type=int, default=480)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task = make_task(folder / "model", options.blocks, options.hidden, options.limit)
+        settings = StudySettings(epochs=options.epochs, batch_size=options.batch_size, cache=True)
+        warm_up(task, settings)
+        full, spent = [full_fine_tuning(task, settings)], {}
+        for title, quick in (("every depth", False), ("--quick", True)):
+            began = time.perf_counter()
+            found = search(
+                task,
+                SearchOptions(quick=quick, baselines=()),
+                settings=settings,
+                output=folder / title,
+                watch=Progress(),
+            )
+            spent[title] = (time.perf_counter() - began, len(found.outcomes))
+            full.append(full_fine_tuning(task, settings))
+        lines = [
+            f"BERT of {options.blocks} blocks × {options.hidden}, {task.train_examples} training examples, "
+            f"{len(task.validation)} validation, {options.epochs:g} epochs, one seed, batch {options.batch_size}. "
+            f"{describe()}. Full fine-tuning: {statistics.mean(full):.1f} s ({min(full):.1f} to {max(full):.1f}).",
+            "",
+            "| search | trials | s | full fine-tunings | of these: training | evaluation | the rest |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        for title, (seconds, trials) in spent.items():
+            lines.append(row(title, trials, seconds, statistics.mean(full), folder / title))
+        bench = TaskBench(task, settings, folder / "none", metric="macro_f1", folds=None, watch=Watch())
+        naive = bench.depth + 1
+        uncached = StudySettings(epochs=options.epochs, batch_size=options.batch_size)
+        bare = TaskBench(task, uncached, folder / "none", metric="macro_f1", folds=None, watch=Watch())
+        whole = sum(bare.cost(Candidate(f"bottom-up:{depth}")) for depth in range(naive))
+        lines += [
+            "",
+            f"Naively it would be {naive} full fine-tunings; without the cache, by the cost model, {whole:.1f}. "
+            f"--quick begins no training that would bring its predicted cost above {BUDGET * naive:.1f}.",
+        ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.output:
+        options.output.write_text("# The price of a search\n\n" + text)
+
+
+class Progress(Watch):
+    """A line a training."""
+
+    def run_ended(self, run: object) -> None:
+        if isinstance(run, RunResult):
+            print(
+                f"{run.scenario}: {run.train_seconds:.1f} s of training, {run.eval_seconds:.1f} s of evaluation",
+                flush=True,
+            )
+
+
+def make_task(folder: Path, blocks: int, hidden: int, limit: int) -> Task:
+    """The demo task for a BERT of this shape, with the demo's tokenizer."""
+    demo = load_task("demo", model="demo")
+    config = transformers.BertConfig(
+        vocab_size=len(demo.tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=blocks,
+        num_attention_heads=max(1, hidden // 64),
+        intermediate_size=4 * hidden,
+        pad_token_id=demo.tokenizer.pad_token_id,
+    )
+    transformers.set_seed(0)
+    transformers.BertModel(config).save_pretrained(folder)
+    demo.tokenizer.save_pretrained(folder)
+    return load_task("demo", model=str(folder), limit=limit)
+
+
+def full_fine_tuning(task: Task, settings: StudySettings) -> float:
+    """Wall-clock seconds of one, from loading the model to its last evaluation."""
+    first = task.new_model(0)
+    record = model_record(task, first, find_blocks(first))
+    del first
+    began = time.perf_counter()
+    run_scenario(task, Nothing(), 0, settings, model=record, test=False)
+    return time.perf_counter() - began
+
+
+def row(title: str, trials: int, seconds: float, full: float, folder: Path) -> str:
+    """A line of the table."""
+    runs = [run for run in StudyFolder(folder).runs() if isinstance(run, RunResult)]
+    training, evaluation = sum(run.train_seconds for run in runs), sum(run.eval_seconds for run in runs)
+    shares = (seconds, training, evaluation, seconds - training - evaluation)
+    total, *parts = (f"{value / full:.2f}" for value in shares)
+    return f"| {title} | {trials} | {seconds:.1f} | **{total}** | {' | '.join(parts)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""One process of a search on the tiny task: python search_process.py '{"tiny": ..., "output": ..., ...}'.
+
+It writes a line a run into `log` as the run begins, and hangs for good in the middle of the run numbered `hang`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from adaptivefreeze.studies import StudySettings, Watch
+from adaptivefreeze.studies.search import SearchOptions, search
+from adaptivefreeze.tasks import load_task
+
+SETTINGS = StudySettings(epochs=1, batch_size=8, learning_rate=1e-2, device="cpu", cache=True)
+
+
+class Log(Watch):
+    """Writes down what is begun, and hangs where it is told to."""
+
+    def __init__(self, log: Path, hang: int | None = None) -> None:
+        self.log, self.hang, self.begun = log, hang, 0
+
+    def run_begins(self, scenario: str, seed: int) -> None:
+        self.begun += 1
+        with self.log.open("a") as file:
+            file.write(f"{scenario} {seed}\n")
+
+    def stepped(self, done: int, total: int, remaining: float | None) -> None:
+        if self.begun == self.hang and done == 2:
+            Path(f"{self.log}.hangs").touch()
+            time.sleep(3600)
+
+
+def options(storage: str | None = None, seeds: tuple[int, ...] = (0,)) -> SearchOptions:
+    """The search of every test here: the depths of the tiny model."""
+    return SearchOptions(seeds=seeds, baselines=(), storage=storage, study="tiny")
+
+
+def start(**instructions: object) -> subprocess.Popen[str]:
+    """A process that follows `instructions`: tiny, output, log, storage, hang."""
+    return subprocess.Popen(
+        [sys.executable, __file__, json.dumps(instructions, default=str)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def main(tiny: str, output: str, log: str, storage: str | None = None, hang: int | None = None) -> None:
+    """Follow the instructions."""
+    task = load_task(f"{tiny}/tags", model=f"{tiny}/model", max_length=16)
+    search(task, options(storage), settings=SETTINGS, output=output, watch=Log(Path(log), hang))
+
+
+if __name__ == "__main__":
+    main(**json.loads(sys.argv[1]))
