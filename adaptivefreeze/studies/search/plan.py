@@ -83,6 +83,8 @@ class Quick:
         return found
 
     def conclusion(self, done: Scores) -> str | None:
+        if not set(self.coarse()) <= set(done):
+            return None  # a coarse depth failed, which is said elsewhere
         left = self.bounds(done)
         if not left:
             return None
@@ -94,11 +96,11 @@ class Quick:
                 f"{told}; if every further frozen block costs at least as much as the one before it, none of the "
                 f"others wins by more than {100 * self.tolerance:g} points."
             )
-        open_ = sorted(depth for depth, bound in left.items() if bound - best > self.tolerance)
-        return (
-            f"{told}, then the budget of {BUDGET:.0%} of a naive search was used up; depth "
-            f"{', '.join(map(str, open_))} might still win by up to {100 * gain:.1f} points."
+        able = ", ".join(str(depth) for depth, bound in sorted(left.items()) if bound - best > self.tolerance)
+        ended = (
+            f"the budget of {BUDGET:.0%} of a naive search was used up" if self._next(done) is None else "one failed"
         )
+        return f"{told}, then {ended}; depth {able} might still win by up to {100 * gain:.1f} points."
 
     def _next(self, done: Scores) -> int | None:
         best = max(done.values())
