@@ -11,6 +11,7 @@ from .listing import POLICIES
 from .random_prefix import RandomPrefix
 from .sampled import LayerOut, Lisa
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
+from .smartfrz import SmartFRZ
 from .spec import parse_policy
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
 from .validation import ValidationDriven
@@ -47,6 +48,7 @@ __all__ = [
     "RandomPrefix",
     "Schedule",
     "Signals",
+    "SmartFRZ",
     "StepCosts",
     "TopDown",
     "ValidationDriven",

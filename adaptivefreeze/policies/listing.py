@@ -12,6 +12,7 @@ from .grades import GradES
 from .random_prefix import RandomPrefix
 from .sampled import LayerOut, Lisa
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
+from .smartfrz import SmartFRZ
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
 from .validation import ValidationDriven
 
@@ -34,5 +35,6 @@ POLICIES: tuple[type[Policy], ...] = (
     GradES,
     AutoRGN,
     Egeria,
+    SmartFRZ,
     Budget,
 )

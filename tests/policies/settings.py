@@ -19,6 +19,7 @@ from adaptivefreeze import (
     Nothing,
     Policy,
     RandomPrefix,
+    SmartFRZ,
     TopDown,
     ValidationDriven,
 )
@@ -52,6 +53,7 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
     GradES: [GradES(every=3), GradES(tau=0.9, alpha=0.0, every=5, stop=False)],
     AutoRGN: [AutoRGN(), AutoRGN(intervals=2, freeze=0.4)],
     Egeria: [Egeria(tolerance=1.0, window=2), Egeria(tolerance=0.5, renew=2, bootstrap=10)],
+    SmartFRZ: [SmartFRZ(), SmartFRZ(0.2, intervals=4, window=2, prefix=True), SmartFRZ(0.9, window=1)],
     Budget: [Budget(), Budget(0.3), Budget(0.8, decisions=7)],
 }
 

@@ -31,6 +31,7 @@ def signals_at(stack, seed: int, step: int, mask: FreezeMask, total: int, epoch:
         gradient_changes={name: value for name, value in changes.items() if name not in frozen},
         weights=norms,
         weight_changes=norms,
+        weight_samples={name: [rng.gauss(0, 1) for _ in range(EXAMPLES)] for name in units},
         importance={name: value for name, value in numbers.items() if name not in mask.units},
         similarities={
             name: [[rng.random() for _ in range(EXAMPLES)] for _ in range(EXAMPLES)]
