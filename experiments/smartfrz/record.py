@@ -1,4 +1,4 @@
-"""Records a full fine-tuning: the weight samples of each block at each moment, and how alike it is to the finished one."""
+"""Records a full fine-tuning: each block's weight samples at each moment, and how alike it is to the finished one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from adaptivefreeze.signals.samples import WeightSamples
 from adaptivefreeze.studies.settings import StudySettings
 from adaptivefreeze.tasks import Task
 
-PROBE_EXAMPLES = 64
-PROBE_TOKENS = 512  # of all that the probe has, evenly; some more than a small model is wide
+PROBE_EXAMPLES = 32
+PROBE_TOKENS = 512  # at most, evenly over all that the probe has
 
 
 @dataclass(frozen=True)
