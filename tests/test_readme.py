@@ -23,6 +23,8 @@ def test_snippet(snippet, tmp_path, monkeypatch, capsys):
         "args": make_trainer(tiny_bert(), tmp_path).args,
         "train": Sentences(),
         "valid": Sentences(8, seed=1),
+        "new_model": lambda seed=None: tiny_bert(),
+        "metrics": lambda evaluated: {"f1": float((evaluated.predictions.argmax(-1) == evaluated.label_ids).mean())},
         "batch": {"input_ids": torch.randint(5, 60, (2, 6)), "labels": torch.randint(0, 3, (2, 6))},
     }
     exec(compile(snippet, "README.md", "exec"), names)

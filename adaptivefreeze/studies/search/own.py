@@ -56,9 +56,10 @@ def search_depth(
     """How many blocks may be frozen in the training that `trainer_factory` describes, by an Optuna study.
 
     `trainer_factory(seed)` gives a fresh Trainer, with its evaluation set and without a FreezeCallback; it is called
-    once a training, with torch's, numpy's and Python's seeds set. `metric` is a key of `trainer.evaluate()`, with or
-    without `eval_`, of which more is better; `tolerance` is in its units. `cache`: the frozen prefix is skipped for
-    examples seen before, in any of the trainings. The other parameters are those of `SearchOptions`.
+    once a training. `seed` is set before and after the call, and in the trainer's arguments. `metric` is a key of
+    `trainer.evaluate()`, with or without `eval_`, of which more is better; `tolerance` is in its units. `cache`: the
+    frozen prefix is skipped for examples seen before, in any of the trainings. The other parameters are those of
+    `SearchOptions`.
 
     The study lies in memory, or in SQLite under `output`, or in any `storage`; a search that is run again there goes
     on where it ended, and several processes that run the same script share it. There is no test split.
@@ -166,6 +167,9 @@ class TrainerBench:
         talking = [c for c in trainer.callback_handler.callbacks if type(c) in (PrinterCallback, ProgressCallback)]
         for callback in talking:
             trainer.remove_callback(callback)
+        # Trainers made from one object of arguments have its seed, in their data order and in what comes after them.
+        trainer.args.seed = trainer.args.data_seed = seed
+        set_seed(seed)
         return trainer
 
     def _score(self, metrics: Mapping[str, float]) -> float:
