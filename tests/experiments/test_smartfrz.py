@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def part(monkeypatch):
     """part("fit"): a module of the experiment, which finds its neighbours as it does when run."""
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module
-    for name in ("fit", "record"):
+    for name in ("fit", "record", "train_predictor"):
         sys.modules.pop(name, None)
 
 
@@ -86,7 +85,7 @@ def test_a_label_says_whether_the_block_is_alike_to_its_finished_self(part):
     assert examples.clock.tolist() == [3, 5, 6, 8] * 2
 
 
-def test_the_command_makes_a_predictor_that_the_policy_reads(tmp_path):
+def test_the_command_makes_a_predictor_that_the_policy_reads(part, tmp_path, capsys):
     model, seen = save_model(tmp_path / "model", blocks=3), save_tags(tmp_path / "people", train=12)
     unseen = save_texts(tmp_path / "texts", train=12)
     output = tmp_path / "predictor.json"
@@ -96,9 +95,9 @@ def test_the_command_makes_a_predictor_that_the_policy_reads(tmp_path):
         "--learning-rates": [1e-2], "--window": [3], "--intervals": [6], "--alike": [0.999],
     }  # fmt: skip
     words = [str(word) for name, values in options.items() for word in (name, *values)]
-    command = [sys.executable, str(FOLDER / "train_predictor.py"), *words]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert first.returncode == 0, first.stderr
+    command = part("train_predictor").main
+    command(words)
+    assert capsys.readouterr().out.count("…") == 3
     provenance = read_predictor(str(output)).provenance
     assert provenance["training"] == {"runs": 1, "examples": 16, "finished": provenance["training"]["finished"]}
     assert set(provenance["held_out"]) == {"held-out seeds", "texts"}
@@ -107,15 +106,14 @@ def test_the_command_makes_a_predictor_that_the_policy_reads(tmp_path):
         assert 0 <= judged["accuracy"] <= 1
         assert 0.5 <= judged["base_rate"] <= 1
     assert str(tmp_path) not in output.read_text()
-    assert "--dataset people --unseen texts --model model --held-out-seeds 1" in provenance["command"]
+    assert "--dataset people --unseen texts --model model --seeds 0 --held-out-seeds 1" in provenance["command"]
     assert str(SmartFRZ(window=3, predictor=str(output))).startswith("smartfrz:window=3,predictor=")
 
     kept = sorted((tmp_path / "kept").iterdir())
     assert len(kept) == 3
     before = output.read_text()
     output.unlink()
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "…" not in again.stdout, "what is recorded is not trained again"
+    command(words)
+    assert "…" not in capsys.readouterr().out, "what is recorded is not trained again"
     assert output.read_text() == before
     assert json.loads(before)["provenance"] == provenance
