@@ -7,9 +7,9 @@ import optuna
 import pytest
 
 from adaptivefreeze import RequestError
+from adaptivefreeze.errors import StudyFailed
 from adaptivefreeze.studies import Interrupted, StudyFolder, Watch
 from adaptivefreeze.studies import run as run_room
-from adaptivefreeze.errors import StudyFailed
 from adaptivefreeze.studies.search import DepthSearch, SearchOptions, search
 
 
