@@ -9,6 +9,8 @@ from .curves import validation_curves
 from .plot import draw, svg, trade_off
 from .summary import Summary
 from .table import caption, cell, columns, label, title
+from .timelines import draw as draw_timelines
+from .timelines import strips
 
 
 def render(summary: Summary) -> str:
@@ -33,6 +35,9 @@ def render(summary: Summary) -> str:
         curves = validation_curves(summary)
         if curves.lines:
             plots.append(Markup(svg(draw_curves(curves))))
+        changing = strips(summary)
+        if changing:
+            plots.append(Markup(svg(draw_timelines(changing))))
     return environment.get_template("page.html.jinja").render(
         title=title(summary),
         caption=caption(summary),

@@ -81,7 +81,10 @@ def test_epochs_of_another_seed_are_tried_first_and_attempts_end(finished):
 
 def test_a_policy_that_ends_the_run_is_left_at_that(finished):
     run = match_time(
-        lambda settings, *, stop_after: timed(finished, 1.0, 1.0), StudySettings(match="time"), seconds=9.0, predicted=3.0
+        lambda settings, *, stop_after: timed(finished, 1.0, 1.0),
+        StudySettings(match="time"),
+        seconds=9.0,
+        predicted=3.0,
     )
     assert (run.epochs, run.matched.attempts) == (1.0, 1)
 
