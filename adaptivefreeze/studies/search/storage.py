@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,8 +114,9 @@ class _Watched(BaseStorage):
                 stale.append(trial._trial_id)
         return stale
 
+    @abstractmethod
     def _sign_of_life(self, trial: FrozenTrial) -> Any:
-        raise NotImplementedError
+        """Something that changes for as long as the trial's worker lives."""
 
 
 class _Database(RDBStorage, _Watched):
