@@ -1,18 +1,19 @@
 """Whole runs with the prefix cache against full fine-tuning: training seconds and test metrics, on real data.
 
-    python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--learning-rate 2e-4]
-                                   [--batch-sizes 8 16] [--rows FILE] [--output FILE]
+    python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--batch-size 8] [--learning-rate 2e-4]
+                                   [--output FILE]
 
-One process trains every row in turn, full fine-tuning first. A figure of speed is full / row, in training seconds as
-every RunResult counts them: steps alone, with all that the cache does in them. Finished runs are kept in --rows and
-not run again.
+All runs advance in one process in turn, a few steps each, so that whatever else the machine does slows all of them
+alike. Speed is full / row, in training seconds as every RunResult counts them: steps alone, with all that the cache
+does in them. The runs share one generator of random numbers, so scores differ a little from those of a run alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from machine import describe
 
 from adaptivefreeze import find_blocks, parse_policy
 from adaptivefreeze.studies.identity import model_record
+from adaptivefreeze.studies.result import RunResult
 from adaptivefreeze.studies.run import run_scenario, warm_up
 from adaptivefreeze.studies.settings import StudySettings
 from adaptivefreeze.tasks import load_task
@@ -31,38 +33,71 @@ ROWS = (
     ("bottom-up:4", False),
     ("bottom-up:4", True),
 )
+TURN = 10  # steps
 SCORES = ("entity_f1", "macro_f1", "accuracy")
 
 
-def measure(task: Any, policy: str, settings: StudySettings, model: Any) -> dict[str, Any]:
-    """What one run took and gave."""
-    result = run_scenario(task, parse_policy(policy), 0, settings, model=model)
-    return {
-        "batch": settings.batch_size,
-        "policy": policy,
-        "cache": settings.cache,
-        "seconds": result.train_seconds,
-        "hit_rate": result.cache_stats["hit_rate"] if result.cache_stats else None,
-        **{name: getattr(result.metrics, name) for name in SCORES},
-    }
+class Turns:
+    """Lets one thread at a time go on, in the order of their numbers, until each has left."""
+
+    def __init__(self, count: int) -> None:
+        self._waiting = list(range(count))
+        self._changed = threading.Condition()
+
+    def wait(self, number: int) -> None:
+        """Return when it is this thread's turn."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting[0] == number)
+
+    def next(self) -> None:
+        """The turn goes to the next thread, and comes back after all others had theirs."""
+        with self._changed:
+            self._waiting.append(self._waiting.pop(0))
+            self._changed.notify_all()
+
+    def leave(self, number: int) -> None:
+        """This thread needs no more turns."""
+        with self._changed:
+            self._waiting.remove(number)
+            self._changed.notify_all()
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown, each beside full fine-tuning with the same batch size."""
-    full = {row["batch"]: row["seconds"] for row in rows if row["policy"] == "nothing"}
+def measure(task: Any, number: int, settings: StudySettings, model: Any, turns: Turns) -> RunResult:
+    """One run, which goes on only in its own turns."""
+    policy, cache = ROWS[number]
+
+    def stepped(done: int, total: int) -> None:
+        if done % TURN == 0:
+            turns.next()
+            turns.wait(number)
+
+    turns.wait(number)
+    try:
+        chosen = dataclasses.replace(settings, cache=cache)
+        return run_scenario(task, parse_policy(policy), 0, chosen, model=model, listener=stepped)
+    finally:
+        turns.leave(number)
+
+
+def table(results: list[RunResult]) -> str:
+    """The runs in Markdown, each beside full fine-tuning."""
     lines = [
-        "| batch | policy | cache | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
-        "|---:|---|---|---:|---:|---:|---:|---:|---:|",
+        "| policy | cache | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in rows:
-        hits = "–" if row["hit_rate"] is None else f"{row['hit_rate']:.2f}"
+    for result in results:
+        hits = f"{result.cache_stats['hit_rate']:.2f}" if result.cache_stats else "–"
         lines.append(
-            f"| {row['batch']} | `{row['policy']}` | {'yes' if row['cache'] else 'no'} | {row['seconds']:.1f} | "
-            f"{full[row['batch']] / row['seconds']:.2f} | {hits} | "
-            + " | ".join(f"{100 * row[name]:.2f}" for name in SCORES)
+            f"| `{result.scenario}` | {'yes' if result.cache else 'no'} | {result.train_seconds:.1f} | "
+            f"{results[0].train_seconds / result.train_seconds:.2f} | {hits} | "
+            + " | ".join(_points(getattr(result.metrics, name)) for name in SCORES)
             + " |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _points(score: float | None) -> str:
+    return "–" if score is None else f"{100 * score:.2f}"
 
 
 def main() -> None:
@@ -71,9 +106,8 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--limit", type=int, default=3000)
     parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 16])
-    parser.add_argument("--rows", type=Path, default=Path("whole_run.jsonl"))
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
 
@@ -82,30 +116,16 @@ def main() -> None:
     task = dataclasses.replace(task, validation=task.validation.select(range(32)))
     first = task.new_model(0)
     model = model_record(task, first, find_blocks(first))
-    rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
-    found = {(row["batch"], row["policy"], row["cache"]): row for row in rows}
-    for batch in options.batch_sizes:
-        warm = False
-        for policy, cache in ROWS:
-            if (batch, policy, cache) in found:
-                continue
-            settings = StudySettings(
-                epochs=options.epochs,
-                batch_size=batch,
-                learning_rate=options.learning_rate,
-                cache=cache,
-            )
-            if not warm:
-                warm_up(task, settings)
-                warm = True
-            row = found[batch, policy, cache] = measure(task, policy, settings, model)
-            with options.rows.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
-            print(row, flush=True)
+    settings = StudySettings(epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate)
+    warm_up(task, settings)
+    turns = Turns(len(ROWS))
+    with ThreadPoolExecutor(len(ROWS)) as pool:
+        runs = [pool.submit(measure, task, number, settings, model, turns) for number in range(len(ROWS))]
+        results = [run.result() for run in runs]
     text = (
-        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, learning "
-        f"rate {options.learning_rate:g}, {options.model} model. {describe()}.\n\n"
-        + table([found[batch, *row] for batch in options.batch_sizes for row in ROWS])
+        f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, batch "
+        f"{options.batch_size}, learning rate {options.learning_rate:g}, {options.model} model. {describe()}.\n\n"
+        + table(results)
     )
     print(text)
     if options.output:
