@@ -39,6 +39,7 @@ both = [torch.empty_like(flat) for _ in range(2)]
 torch.distributed.all_gather(both, flat)
 assert torch.equal(*both)
 (Path(sys.argv[1]) / f"done.{trainer.args.process_index}").touch()
+torch.distributed.destroy_process_group()  # whose threads must not outlive the interpreter
 """
 
 

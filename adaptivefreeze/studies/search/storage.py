@@ -50,8 +50,11 @@ def open_storage(url: str | None, output: Path) -> BaseStorage:
             warnings.simplefilter("ignore", ExperimentalWarning)
             return _open_beside_others(url)
     except ImportError as error:
-        package = "grpcio" if url.startswith("grpc") else error.name or "its driver"
-        raise RequestError(f"--storage {public(url)} needs the package {package}: install it.") from error
+        # grpcio and protobuf bring modules of other names.
+        missing = (
+            "packages grpcio and protobuf" if url.startswith("grpc") else f"package {error.name or 'of its driver'}"
+        )
+        raise RequestError(f"--storage {public(url)} needs the {missing}: install what is missing.") from error
     except Exception as error:  # a driver each, with exceptions of its own; all mean the same here
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RequestError(
