@@ -1,9 +1,10 @@
 """What `FreezeCallback(Nothing())` costs: the time of a Trainer's steps with the callback against without.
 
-    python benchmarks/callback_overhead.py [--rounds 9] [--steps 12] [--output FILE]
+    python benchmarks/callback_overhead.py [--steps 200] [--output FILE]
 
-A pair trains the same model for some steps with and without the callback, in one process, the order changing from
-pair to pair; the figure is the median over pairs of the ratio of median step times.
+Two Trainers with the same model and data, one with the callback, take steps in turn in one process; each step is
+divided by the mean of the two of the other Trainer beside it, and the figure is the median of these ratios. A second
+pair, neither with the callback, shows what the measurement itself is good for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,65 +26,78 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from turns import Turns
 
 from adaptivefreeze import FreezeCallback, Nothing
 
+CONFIG = BertConfig(num_labels=9, num_hidden_layers=12, hidden_size=384, num_attention_heads=12, intermediate_size=1536)
+WARM_UP = 5  # steps that are not counted
 
-class StepTimes(TrainerCallback):
+
+class OneStepATurn(TrainerCallback):
     """Seconds from the beginning of each step to the beginning of the next: all that happens in between counts."""
 
-    def __init__(self) -> None:
-        self.begins: list[float] = []
+    def __init__(self, turns: Turns, number: int) -> None:
+        self.seconds: list[float] = []
+        self._turns = turns
+        self._number = number
+        self._began: float | None = None
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.begins.append(time.perf_counter())
+        if self._began is not None:
+            self.seconds.append(time.perf_counter() - self._began)
+            self._turns.next()
+        self._turns.wait(self._number)
+        self._began = time.perf_counter()
 
-    @property
-    def median(self) -> float:
-        seconds = [b - a for a, b in zip(self.begins, self.begins[1:], strict=False)]
-        return statistics.median(seconds[2:])
+
+def run(turns: Turns, number: int, rows: list[dict], steps: int, callbacks: list[TrainerCallback]) -> list[float]:
+    """Seconds of each step."""
+    turns.wait(number)
+    torch.manual_seed(0)
+    times = OneStepATurn(turns, number)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                folder, per_device_train_batch_size=8, max_steps=WARM_UP + steps + 1, report_to="none",
+                disable_tqdm=True, save_strategy="no", use_cpu=True, logging_steps=5,
+            )  # fmt: skip
+            trainer = Trainer(
+                model=BertForTokenClassification(CONFIG), args=arguments, train_dataset=rows,
+                callbacks=[*callbacks, times],
+            )  # fmt: skip
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+    finally:
+        turns.leave(number)
+    return times.seconds[WARM_UP:]
 
 
-def run(model: BertForTokenClassification, rows: list[dict], steps: int, callbacks: list[TrainerCallback]) -> float:
-    """Median seconds of a step."""
-    times = StepTimes()
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            folder, per_device_train_batch_size=8, max_steps=steps, report_to="none", disable_tqdm=True,
-            save_strategy="no", use_cpu=True, logging_steps=5,
-        )  # fmt: skip
-        trainer = Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[*callbacks, times])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return times.median
+def in_turn(rows: list[dict], steps: int, callbacks: list[list[TrainerCallback]]) -> list[float]:
+    """Each step of the first of two Trainers / the mean of the second one's steps before and after it."""
+    turns = Turns(2)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, turns, number, rows, steps, callbacks[number]) for number in range(2)]
+        first, second = (run.result() for run in runs)
+    return [2 * own / (before + after) for own, before, after in zip(first[1:], second, second[1:], strict=False)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
-    config = BertConfig(
-        num_labels=9, num_hidden_layers=12, hidden_size=384, num_attention_heads=12, intermediate_size=1536
-    )
-    model = BertForTokenClassification(config)
     ids = torch.randint(1000, 30000, (64, 64))
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row % 9} for row in ids]
-    run(model, rows, options.steps, [])
-    ratios = []
-    for pair in range(options.rounds):
-        seconds = {}
-        for with_callback in (True, False) if pair % 2 else (False, True):
-            callbacks = [FreezeCallback(Nothing())] if with_callback else []
-            seconds[with_callback] = run(model, rows, options.steps, callbacks)
-        ratios.append(seconds[True] / seconds[False])
-    text = (
-        f"BERT 12×384, batch 8 × 64, {options.rounds} pairs of {options.steps} steps. {describe()}.\n\n"
-        f"Step time with `FreezeCallback(Nothing())` / without: median **{statistics.median(ratios):.4f}**, "
-        f"from {min(ratios):.3f} to {max(ratios):.3f}.\n"
-    )
+    text = f"BERT 12×384, batch 8 × 64, {options.steps} steps of each, in turn. {describe()}.\n\n"
+    text += "| pair | median ratio of step times | quartiles |\n|---|---:|---:|\n"
+    for name, callbacks in (
+        ("`FreezeCallback(Nothing())` / without", [[FreezeCallback(Nothing())], []]),
+        ("without / without", [[], []]),
+    ):
+        low, middle, high = statistics.quantiles(in_turn(rows, options.steps, callbacks), n=4)
+        text += f"| {name} | **{middle:.4f}** | {low:.4f} – {high:.4f} |\n"
     print(text)
     if options.output:
         options.output.write_text("# What the callback itself costs\n\n" + text)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from pathlib import Path
 
 import torch
 import transformers
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt(3)
+
+
+def keep_memory(keep: bool) -> None:
+    """Whether freed memory stays with this process, so that every later step finds its pages there.
+
+    By default glibc gives large blocks back to the system and asks for them anew, so that a step on a CPU also
+    measures page faults, which virtual machines pay for dearly. Does nothing where the C library is another one.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0 if keep else 65536)
+        mallopt(M_TRIM_THRESHOLD, -1 if keep else 128 * 1024)
 
 
 def describe(device: str = "cpu") -> str:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from machine import describe
+from turns import Turns
 
 from adaptivefreeze import find_blocks, parse_policy
 from adaptivefreeze.studies.identity import model_record
@@ -35,31 +35,6 @@ ROWS = (
 )
 TURN = 10  # steps
 SCORES = ("entity_f1", "macro_f1", "accuracy")
-
-
-class Turns:
-    """Lets one thread at a time go on, in the order of their numbers, until each has left."""
-
-    def __init__(self, count: int) -> None:
-        self._waiting = list(range(count))
-        self._changed = threading.Condition()
-
-    def wait(self, number: int) -> None:
-        """Return when it is this thread's turn."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting[0] == number)
-
-    def next(self) -> None:
-        """The turn goes to the next thread, and comes back after all others had theirs."""
-        with self._changed:
-            self._waiting.append(self._waiting.pop(0))
-            self._changed.notify_all()
-
-    def leave(self, number: int) -> None:
-        """This thread needs no more turns."""
-        with self._changed:
-            self._waiting.remove(number)
-            self._changed.notify_all()
 
 
 def measure(task: Any, number: int, settings: StudySettings, model: Any, turns: Turns) -> RunResult:
