@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -204,7 +205,7 @@ def search(
     quieten_libraries()
     request = Request.of({**ctx.params, "suffix": "search"})
     options = SearchOptions.of({**ctx.params, "seeds": request.seeds})
-    with ProgressBar() as watch:
+    with ProgressBar(score=options.metric) as watch:
         found = find(
             request.load_task(),
             options,
@@ -212,7 +213,7 @@ def search(
             output=request.folder,
             watch=watch,
             load=request.load_task,
-            helper_watch=ProgressLines,
+            helper_watch=partial(ProgressLines, score=options.metric),
         )
     show_search(found, publish_search(found, request.folder))
     raise typer.Exit(1 if found.failures else 0)

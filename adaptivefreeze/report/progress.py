@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 class ProgressBar(Watch):
-    """Draws a bar on a terminal, from `with` to its end; writes a line as each run ends, there and elsewhere.
+    """Draws a bar on a terminal, from `with` to its end; writes a line as each run ends, with its `score`, there and
+    elsewhere.
 
     >>> with ProgressBar() as watch:
     ...     compare(task, watch=watch, ...)
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, score: str = "macro_f1") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
@@ -37,6 +38,7 @@ class ProgressBar(Watch):
         self._task = self._bar.add_task("loading", total=1, left="")
         self._wanted = 0
         self._number = 0
+        self._score = score
 
     def __enter__(self) -> ProgressBar:
         if self._console.is_terminal:
@@ -72,10 +74,10 @@ class ProgressBar(Watch):
             self._say(f"{number} {run.scenario}, seed {run.seed}, failed. {run.error}")
         else:
             # The trials of a search do not look at the test split.
-            name, scored = ("macro F1", run.metrics) if run.metrics else ("validation macro F1", run.validation[-1])
+            split, scored = ("", run.metrics) if run.metrics else ("validation ", run.validation[-1])
             self._say(
                 f"{number} {run.scenario}, seed {run.seed}: {run.train_seconds:.1f} s of training, "
-                f"{name} {scored.macro_f1:.4f}"
+                f"{split}{self._score.replace('_', ' ').replace('f1', 'F1')} {getattr(scored, self._score):.4f}"
             )
 
     def _say(self, sentence: str) -> None:
