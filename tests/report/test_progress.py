@@ -3,10 +3,11 @@
 import io
 
 import pytest
-from adaptivefreeze.report.progress import ProgressBar
-from adaptivefreeze.studies.result import ValidationPoint
 from results import failed, made
 from rich.console import Console
+
+from adaptivefreeze.report.progress import ProgressBar
+from adaptivefreeze.studies.result import ValidationPoint
 
 
 @pytest.mark.parametrize(
