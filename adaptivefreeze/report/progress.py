@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..studies.compare import Watch
 from ..studies.result import FailedRun, RunResult
+from .table import score_name
 from .terminal import quieten_libraries
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class ProgressBar(Watch):
             split, scored = ("", run.metrics) if run.metrics else ("validation ", run.validation[-1])
             self._say(
                 f"{number} {run.scenario}, seed {run.seed}: {run.train_seconds:.1f} s of training, "
-                f"{split}{self._score.replace('_', ' ').replace('f1', 'F1')} {getattr(scored, self._score):.4f}"
+                f"{split}{score_name(self._score)} {getattr(scored, self._score):.4f}"
             )
 
     def _say(self, sentence: str) -> None:

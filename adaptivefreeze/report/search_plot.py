@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .table import score_name
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -27,16 +29,20 @@ class Mark:
 
 @dataclass(frozen=True)
 class Curve:
-    """`marks` in order; `by_depth`: places are depths, else training seconds. `best` and `fast` are places."""
+    """`marks` in order; `by_depth`: places are depths, else training seconds. `chosen` are k* and k_fast by name."""
 
     title: str
     metric: str
     by_depth: bool
     marks: tuple[Mark, ...]
     baselines: tuple[Mark, ...]
-    best: Mark
-    fast: Mark
+    chosen: tuple[tuple[str, Mark], ...]
     tolerance: float
+
+    @property
+    def best(self) -> Mark:
+        """k*."""
+        return self.chosen[0][1]
 
 
 def curve(search: DepthSearch) -> Curve:
@@ -45,14 +51,14 @@ def curve(search: DepthSearch) -> Curve:
     marks = [_mark(outcome, by_depth) for outcome in search.outcomes if outcome.certainty is not None]
     beside = [_mark(outcome, by_depth) for outcome in search.baselines if outcome.certainty is not None]
     named = {mark.name: mark for mark in marks}
+    best, fast = named[search.best.name], named[search.fast.name]
     return Curve(
         title=search.title,
-        metric=search.metric,
+        metric=score_name(search.metric),
         by_depth=by_depth,
         marks=tuple(sorted(marks, key=lambda mark: mark.place)),
         baselines=tuple(beside),
-        best=named[search.best.name],
-        fast=named[search.fast.name],
+        chosen=(("k* = k_fast", best),) if best is fast else (("k*", best), ("k_fast", fast)),
         tolerance=search.tolerance,
     )
 
@@ -72,7 +78,7 @@ def draw(info: Curve) -> Figure:
     axes.axhspan(
         info.best.score - info.tolerance, info.best.score, color="C2", alpha=0.12, label="within the tolerance"
     )
-    for mark, name in ((info.best, "k*"), (info.fast, "k_fast")):
+    for name, mark in info.chosen:
         speed = f", {mark.speedup:.1f}×" if mark.speedup else ""
         axes.annotate(
             f"{name}{speed}",

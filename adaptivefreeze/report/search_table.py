@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from .table import NOTHING, count_bytes
+from .table import NOTHING, count_bytes, score_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +18,8 @@ def heads(search: DepthSearch) -> list[str]:
     """The titles of the columns."""
     name = "depth" if search.best.depth is not None else "candidate"
     certain = ["95 % interval", "P(best)"] if len(search.units) > 1 else []
-    return [name, _metric(search), *certain, "train s", "×", "peak memory", f"test {_metric(search)}"]
+    score = score_name(search.metric)
+    return [name, score, *certain, "train s", "×", "peak memory", f"test {score}"]
 
 
 def cells(search: DepthSearch, outcome: Outcome) -> list[str]:
@@ -112,14 +113,10 @@ def terminal(search: DepthSearch) -> Table:
 
 def caption(search: DepthSearch) -> str:
     """How to read the numbers."""
-    metric = _metric(search)
+    metric = score_name(search.metric)
     over = f"mean ± standard deviation over {', '.join(search.units)}" if len(search.units) > 1 else search.units[0]
     certain = " Interval and P(best): bootstrap, the same draws for every row." if len(search.units) > 1 else ""
     return (
         f"{metric[0].upper()}{metric[1:]} on validation examples, {over}.{certain} Train s: steps alone, of a run "
         "that finds no rows of other runs. ×: against full fine-tuning. Test: looked at once, for what was chosen."
     )
-
-
-def _metric(search: DepthSearch) -> str:
-    return search.metric.removeprefix("eval_").replace("_f1", " F1").replace("_", " ")

@@ -159,6 +159,11 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
+def score_name(metric: str) -> str:
+    """`eval_entity_f1`, as Trainer reports it, in a reader's words: entity F1."""
+    return metric.removeprefix("eval_").replace("_f1", " F1").replace("_", " ")
+
+
 def count_bytes(value: float) -> str:
     return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
 

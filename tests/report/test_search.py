@@ -81,7 +81,9 @@ def test_csv_is_for_programs():
 def test_the_curve_has_every_score_with_its_interval_and_baselines_at_their_depth():
     shown = curve(answer())
     assert [mark.place for mark in shown.marks] == [0, 2, 4]
-    assert (shown.best.place, shown.fast.place) == (2, 2)
+    assert [(name, mark.place) for name, mark in shown.chosen] == [("k* = k_fast", 2)]
+    two = curve(answer(fast=answer().outcomes[2])).chosen
+    assert [(name, mark.place) for name, mark in two] == [("k*", 2), ("k_fast", 4)]
     assert [(mark.place, mark.score) for mark in shown.baselines] == [(2, pytest.approx(0.61))]
     first = shown.marks[0]
     assert (first.score - first.below, first.score + first.above) == pytest.approx((0.90, 0.91))
