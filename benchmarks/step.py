@@ -1,10 +1,13 @@
 """Steady step with the prefix cache against a full step, on a 12×768 BERT with random weights. Nothing is downloaded.
 
-    python benchmarks/step.py [--device cpu|cuda] [--rounds 3] [--batch 8 --tokens 64] [--dtype fp32] [--output FILE]
+    python benchmarks/step.py [--device cpu|cuda] [--rounds 3] [--seconds 240] [--batch 8 --tokens 64] [--dtype fp32]
+                              [--output FILE]
 
 A round runs one step of each row in turn, in one process; a figure is the median over rounds of (row / full step of
-the same round). «ideal» is (12 − k) / 12: no model work below the boundary, and none for the cache. On a CUDA
-device the losses of a short cached training are compared with those of the CPU.
+the same round). A round that would not end within --seconds is not begun, but each shape has one. Freed memory stays
+with the process (see `machine.keep_memory`), so that page faults of the full step do not flatter the cache. «ideal»
+is (12 − k) / 12: no model work below the boundary, and none for the cache. On a CUDA device the losses of a short
+cached training are compared with those of the CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from machine import describe
+from machine import describe, keep_memory
 from transformers import BertConfig, BertForTokenClassification
 
 from adaptivefreeze import BottomUp, PrefixCache, freeze
@@ -83,15 +86,18 @@ class Bench:
                         raise SystemExit(f"the cache stood aside: {cache.stats.declined}")
 
 
-def measure(bench: Bench, rounds: int) -> list[str]:
-    """Table rows for one dtype and shape."""
+def measure(bench: Bench, rounds: int, seconds: float) -> list[str]:
+    """Table rows for one dtype and shape, from at least one round and at most `rounds`, as they fit in `seconds`."""
+    begin = time.perf_counter()
     full: list[float] = []
     frozen: dict[int, list[float]] = {k: [] for k in DEPTHS}
     cached: dict[int, list[float]] = {k: [] for k in DEPTHS}
     looking: dict[int, list[float]] = {k: [] for k in DEPTHS}
     filling: dict[int, list[float]] = {k: [] for k in DEPTHS}
     bench.step()
-    for _ in range(rounds):
+    for done in range(rounds):
+        if done and (time.perf_counter() - begin) * (done + 1) / done > seconds:
+            break
         full.append(bench.step()[0])
         for k in DEPTHS:
             with bench.frozen(k, cached=False):
@@ -103,17 +109,18 @@ def measure(bench: Bench, rounds: int) -> list[str]:
                 filling[k].append(bench.step()[0])
                 spent = cache.stats.seconds_spent
                 bench.step()
-                seconds = bench.step()[0]
-                cached[k].append(seconds)
-                looking[k].append((cache.stats.seconds_spent - spent) / 2 / seconds)
+                step = bench.step()[0]
+                cached[k].append(step)
+                looking[k].append((cache.stats.seconds_spent - spent) / 2 / step)
     lines = []
+    shape = " × ".join(map(str, bench.batch["input_ids"].shape))
     for k in DEPTHS:
         ratio = statistics.median(c / f for c, f in zip(cached[k], full, strict=True))
         plain = statistics.median(c / f for c, f in zip(frozen[k], full, strict=True))
         fill = statistics.median(c / f for c, f in zip(filling[k], frozen[k], strict=True))
         ideal = (BLOCKS - k) / BLOCKS
         lines.append(
-            f"| {bench.dtype} | {' × '.join(map(str, bench.batch['input_ids'].shape))} | {k} | {plain:.3f} "
+            f"| {bench.dtype} | {shape} | {len(full)} | {k} | {plain:.3f} "
             f"| {ratio:.3f} | {ideal:.3f} | {ratio / ideal:.2f} | {fill:.3f} | {statistics.median(looking[k]):.2%} |"
         )
     return lines
@@ -147,22 +154,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=240.0, help="time for the whole table")
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
+    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), help="both on CUDA, else fp32")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    keep_memory(True)
+    dtypes = options.dtype or (["fp32", "bf16"] if options.device == "cuda" else ["fp32"])
+    shapes = [(dtype, *shape) for dtype in dtypes for shape in zip(options.batch, options.tokens, strict=True)]
+    end = time.perf_counter() + options.seconds
     lines = [
-        f"BERT 12×768, AdamW, gradient clipping; {options.rounds} rounds. {describe(options.device)}.",
+        f"BERT 12×768, AdamW, gradient clipping; freed memory kept. {describe(options.device)}.",
         "",
-        "| dtype | batch | k | frozen / full | cached / full | ideal | cached / ideal | filling / frozen | look-up |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| dtype | batch | rounds | k | frozen / full | cached / full | ideal | cached / ideal | filling / frozen "
+        "| look-up |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for dtype in options.dtype:
-        for batch, tokens in zip(options.batch, options.tokens, strict=True):
-            rows = measure(Bench(options.device, dtype, batch, tokens), options.rounds)
-            lines += rows
-            print("\n".join(rows), flush=True)
+    for dtype, batch, tokens in shapes:
+        rows = measure(Bench(options.device, dtype, batch, tokens), options.rounds, end - time.perf_counter())
+        lines += rows
+        print("\n".join(rows), flush=True)
     if options.device == "cuda":
         pairs = zip(losses("cpu"), losses("cuda"), strict=True)
         worst = max(abs(a - b) / abs(a) for a, b in pairs)
