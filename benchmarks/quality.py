@@ -12,18 +12,13 @@ differences (Student's t). Finished runs are kept in --rows and not run again.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from machine import describe
-from scipy.stats import t as student
-from transformers import PrinterCallback, Trainer
+from paired import Rows, final_f1, table
 
 from adaptivefreeze import BottomUp, FreezeCallback, PrefixCache
-from adaptivefreeze.studies.run import by_length
 from adaptivefreeze.studies.settings import StudySettings
 from adaptivefreeze.tasks import load_task
 
@@ -33,29 +28,6 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "cached, dropout 0.1 on rows": {"dropout": 0.1},
     "cached, 2 passes in turn": {"passes": 2},
 }
-
-
-def final_f1(task: Any, k: int, seed: int, variant: str, settings: StudySettings) -> float:
-    """Validation entity F1, in points, of one run."""
-    options = VARIANTS[variant]
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = settings.arguments(folder, seed)
-        arguments.eval_strategy = "no"
-        callback = FreezeCallback(BottomUp(k), cache=False if options is None else PrefixCache(**options))
-        trainer = Trainer(
-            model=task.new_model(seed),
-            args=arguments,
-            train_dataset=task.train,
-            eval_dataset=by_length(task.validation),
-            data_collator=task.collator(),
-            compute_metrics=task.compute_metrics,
-            callbacks=[callback],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        if callback.cache is not None and callback.cache.stats.declined:
-            raise SystemExit(f"the cache stood aside: {callback.cache.stats.declined}")
-        return 100 * trainer.evaluate()["eval_entity_f1"]
 
 
 def main() -> None:
@@ -74,37 +46,21 @@ def main() -> None:
 
     task = load_task(options.dataset, model=options.model, limit=options.limit)
     settings = StudySettings(epochs=options.epochs, learning_rate=options.learning_rate)
-    rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.exists() else []
-    found = {(row["k"], row["seed"], row["variant"]): row["f1"] for row in rows}
+    rows = Rows(options.rows)
     for seed in range(options.seeds):
         for k in options.depths:
             for variant in options.variants:
-                if (k, seed, variant) not in found:
-                    found[k, seed, variant] = final_f1(task, k, seed, variant, settings)
-                    row = {"k": k, "seed": seed, "variant": variant, "f1": found[k, seed, variant]}
-                    with options.rows.open("a") as stream:
-                        stream.write(json.dumps(row) + "\n")
-                    print(row, flush=True)
+                if (k, seed, variant) not in rows:
+                    kwargs = VARIANTS[variant]
+                    callback = FreezeCallback(BottomUp(k), cache=False if kwargs is None else PrefixCache(**kwargs))
+                    rows.add(k, seed, variant, final_f1(task, seed, settings, callback))
     lines = [
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, "
         f"learning rate {options.learning_rate:g}, validation entity F1 in points, {options.seeds} seeds, "
         f"paired. {describe()}.",
         "",
-        "| k | run | mean | sd | difference to uncached | 95 % interval |",
-        "|---:|---|---:|---:|---:|---:|",
+        *table(rows, options.depths, options.variants, options.seeds),
     ]
-    for k in options.depths:
-        base = [found[k, seed, "uncached"] for seed in range(options.seeds)]
-        for variant in options.variants:
-            scores = [found[k, seed, variant] for seed in range(options.seeds)]
-            differences = [score - other for score, other in zip(scores, base, strict=True)]
-            half = student.ppf(0.975, options.seeds - 1) * statistics.stdev(differences) / options.seeds**0.5
-            mean = statistics.mean(differences)
-            interval = "–" if variant == "uncached" else f"{mean - half:+.2f} … {mean + half:+.2f}"
-            lines.append(
-                f"| {k} | {variant} | {statistics.mean(scores):.2f} | {statistics.stdev(scores):.2f} | "
-                f"{'–' if variant == 'uncached' else f'{mean:+.2f}'} | {interval} |"
-            )
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
