@@ -19,7 +19,7 @@ from machine import describe
 from paired import Rows, final_f1, table
 
 from adaptivefreeze import BlockStack, FreezeCallback, FreezeMask
-from adaptivefreeze.policies import Decision, Moments, Policy, Signals
+from adaptivefreeze.policies import AdaptivePolicy, Decision, Moments, Signals
 from adaptivefreeze.studies.settings import StudySettings
 from adaptivefreeze.tasks import load_task
 
@@ -27,7 +27,7 @@ FRESH, KEPT = "fresh", "kept"
 
 
 @dataclass
-class MiddleThird(Policy):
+class MiddleThird(AdaptivePolicy):
     """Freezes the first `k` blocks in the second third of a run alone."""
 
     name: ClassVar[str] = "middle-third"

@@ -26,7 +26,7 @@ from adaptivefreeze.studies.identity import model_record
 from adaptivefreeze.studies.run import run_scenario, warm_up
 from adaptivefreeze.studies.search import SearchOptions, search
 from adaptivefreeze.studies.search.bench import Candidate, TaskBench
-from adaptivefreeze.studies.search.plan import BUDGET
+from adaptivefreeze.studies.search.plan import budget
 from adaptivefreeze.studies.settings import StudySettings
 from adaptivefreeze.tasks import Task, load_task
 
@@ -78,7 +78,7 @@ def main() -> None:
         lines += [
             "",
             f"Naively it would be {naive} full fine-tunings; without the cache, by the cost model, {whole:.1f}. "
-            f"--quick begins no training that would bring its predicted cost above {BUDGET * naive:.1f}.",
+            f"--quick begins no training that would bring its predicted cost above {budget(naive):.1f}.",
         ]
     text = "\n".join(lines) + "\n"
     print(text)

@@ -107,6 +107,12 @@ class Policy(ABC):
 
     name: ClassVar[str]
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # What only AdaptivePolicy brings along; the class itself does not exist yet when it is checked here.
+        if hasattr(cls, "update") and not hasattr(cls, "first_learning_rates"):
+            raise TypeError(f"{cls.__name__} has an `update` that nobody would call: derive it from AdaptivePolicy.")
+
     @abstractmethod
     def start(self, stack: BlockStack) -> FreezeMask:
         """The mask from the first step on. Raises `RequestError` when the arguments do not fit the model."""

@@ -14,7 +14,7 @@ from policies.simulation import simulate
 from training import tiny_bert
 
 from adaptivefreeze import FreezeMask, find_blocks, parse_policy
-from adaptivefreeze.policies import POLICIES, WRAPPERS, AdaptivePolicy
+from adaptivefreeze.policies import POLICIES, WRAPPERS, AdaptivePolicy, Policy
 from adaptivefreeze.policies.wrappers import Wrapper
 from adaptivefreeze.signals import MEASURES
 
@@ -124,3 +124,8 @@ def test_it_has_a_card(cls):
     card = cards.partition(f"\n## `{'+' * (cls in WRAPPERS)}{cls.name}`")[2].partition("\n## ")[0]
     for part in ("Rule", "Source", "Use it", "Not", "Measured"):
         assert f"**{part}" in card, f"the card of {cls.name} lacks its {part}"
+
+
+def test_an_update_that_nobody_would_call_is_refused_where_it_is_written():
+    with pytest.raises(TypeError, match="derive it from AdaptivePolicy"):
+        type("Forgotten", (Policy,), {"update": lambda self, signals: None})

@@ -9,7 +9,7 @@ import pytest
 from adaptivefreeze import RequestError
 from adaptivefreeze.studies.search.answer import Outcome, choose
 from adaptivefreeze.studies.search.options import SearchOptions, parse_depths
-from adaptivefreeze.studies.search.plan import BUDGET, Exhaustive, Quick
+from adaptivefreeze.studies.search.plan import Exhaustive, Quick, budget
 from adaptivefreeze.studies.search.space import static
 from adaptivefreeze.studies.search.statistics import Certainty, certainty
 from adaptivefreeze.studies.search.units import Unit, counted, fold_tasks, strata, units_of
@@ -20,13 +20,13 @@ from adaptivefreeze.studies.search.words import conclude, ranges
 DEPTHS = tuple(range(13))
 
 
-def cost(depth):
-    return 1 - depth / 12 + 0.02
+def cost(depth, blocks=12):
+    return 1 - depth / blocks + 0.02
 
 
 def play(curve, tolerance=0.005, depths=DEPTHS):
     """Follow a quick plan to its end; what it tried, in order."""
-    plan, done, order = Quick(depths, tolerance, cost), {}, []
+    plan, done, order = Quick(depths, tolerance, lambda depth: cost(depth, max(depths))), {}, []
     while missing := [depth for depth in plan.wanted(done) if depth not in done]:
         for depth in missing:
             done[depth] = curve(depth)
@@ -53,7 +53,7 @@ def test_quick_finds_a_hill_to_within_the_tolerance_or_says_what_it_left(name):
     said = plan.conclusion(done)
     assert missed <= 0.005 + 1e-12 or "might still win" in said
     assert len(order) == len(set(order)) < len(DEPTHS)
-    assert sum(map(cost, order)) <= BUDGET * len(DEPTHS)
+    assert sum(map(cost, order)) <= budget(len(DEPTHS))
 
 
 def test_quick_begins_with_both_ends_and_goes_from_shallow_to_deep():
@@ -67,6 +67,12 @@ def test_quick_never_bounds_a_hill_too_low():
         done = {depth: curve(depth) for depth in plan.coarse()}
         for depth, bound in plan.bounds(done).items():
             assert bound >= curve(depth) - 1e-9
+
+
+def test_quick_can_afford_the_neighbour_of_the_best_in_a_shallow_model_too():
+    measured = {0: 0.8381, 1: 0.8411, 2: 0.8240, 3: 0.7960, 4: 0.7557, 5: 0.6059, 6: 0.2131}  # CoNLL-2003, MiniLM
+    _, _, order = play(measured.__getitem__, depths=tuple(measured))
+    assert order == [0, 2, 4, 6, 1]
 
 
 def test_quick_with_few_depths_tries_them_all():

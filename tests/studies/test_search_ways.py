@@ -78,7 +78,6 @@ def test_quick_tries_coarse_depths_and_says_what_it_left(made, task, tmp_path, m
 
 def test_quick_goes_on_around_the_best(made, task, tmp_path, monkeypatch):
     monkeypatch.setattr(made, "curve", staticmethod(lambda depth: 0.9 - 0.05 * (depth - 2) ** 2))
-    monkeypatch.setattr("adaptivefreeze.studies.search.plan.BUDGET", 1.0)
     answer = search(task, SearchOptions(quick=True), settings=SETTINGS, output=tmp_path)
     assert [trial.params["depth"] for trial in study_of(answer).trials] == [0, 1, 3, 4, 2]
     assert answer.best.depth == 2

@@ -9,8 +9,16 @@ from typing import Protocol
 Scores = Mapping[int, float]
 """Depth -> mean score of a depth that is done."""
 
-BUDGET = 0.30
-"""What `Quick` may spend, as a share of a full fine-tuning for every depth."""
+SHARE = 0.30
+LEAST_DEPTHS = 13
+
+
+def budget(depths: int) -> float:
+    """What `Quick` may spend, in full fine-tunings: 30 % of one for every depth, as if there were at least 13.
+
+    In a shallower model the coarse depths alone come to that share, and the best one's neighbours would stay untried.
+    """
+    return SHARE * max(depths, LEAST_DEPTHS)
 
 
 class Plan(Protocol):
@@ -47,7 +55,7 @@ class Quick:
     no hill can hide a better depth: `conclusion` says how many depths were not tried.
 
     `cost`: depth -> predicted time of a run / that of full fine-tuning. A depth whose cost would bring the sum above
-    `BUDGET` of (number of depths) is not begun.
+    `budget` is not begun.
     """
 
     depths: tuple[int, ...]
@@ -97,16 +105,15 @@ class Quick:
                 f"others wins by more than {100 * self.tolerance:g} points."
             )
         able = ", ".join(str(depth) for depth, bound in sorted(left.items()) if bound - best > self.tolerance)
-        ended = (
-            f"the budget of {BUDGET:.0%} of a naive search was used up" if self._next(done) is None else "one failed"
-        )
+        spent = f"the budget of {budget(len(self.depths)):.1f} full fine-tunings was used up"
+        ended = spent if self._next(done) is None else "one failed"
         return f"{told}, then {ended}; depth {able} might still win by up to {100 * gain:.1f} points."
 
     def _next(self, done: Scores) -> int | None:
         best = max(done.values())
         bounds = self.bounds(done)
         spent = sum(self.cost(depth) for depth in done)
-        room = BUDGET * len(self.depths) - spent
+        room = budget(len(self.depths)) - spent
         winning = [d for d, bound in bounds.items() if bound - best > self.tolerance and self.cost(d) <= room]
         return max(winning, key=lambda depth: (bounds[depth], -self.cost(depth)), default=None)
 
