@@ -4,10 +4,10 @@
                               [--output FILE]
 
 A round runs one step of each row in turn, in one process; a figure is the median over rounds of (row / full step of
-the same round). A round that would not end within --seconds is not begun, but each shape has one. Freed memory stays
-with the process (see `machine.keep_memory`), so that page faults of the full step do not flatter the cache. «ideal»
-is (12 − k) / 12: no model work below the boundary, and none for the cache. On a CUDA device the losses of a short
-cached training are compared with those of the CPU.
+the same round). Each shape has an equal share of what is left of --seconds, and begins no round that would not end
+within it, but for the first. Freed memory stays with the process (see `machine.keep_memory`), so that page faults of
+the full step do not flatter the cache. «ideal» is (12 − k) / 12: no model work below the boundary, and none for the
+cache. On a CUDA device the losses of a short cached training are compared with those of the CPU.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from adaptivefreeze import BottomUp, PrefixCache, freeze
 
 DEPTHS = (3, 6, 9)
 BLOCKS = 12
+SLOW = 4.0
 
 
 class Bench:
@@ -84,6 +85,21 @@ class Bench:
                     cache.detach()
                     if cache.stats.declined:
                         raise SystemExit(f"the cache stood aside: {cache.stats.declined}")
+
+
+def slowdown(device: str, dtype: torch.dtype) -> float:
+    """Time of a feed-forward layer's matrix product in `dtype` / in fp32: large where the chip has no instructions."""
+
+    def seconds(kind: torch.dtype) -> float:
+        left, right = torch.ones(64, 768, dtype=kind, device=device), torch.ones(768, 3072, dtype=kind, device=device)
+        found = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            (left @ right).sum().item()
+            found.append(time.perf_counter() - begin)
+        return min(found)
+
+    return seconds(dtype) / seconds(torch.float32)
 
 
 def measure(bench: Bench, rounds: int, seconds: float) -> list[str]:
@@ -157,11 +173,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240.0, help="time for the whole table")
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), help="both on CUDA, else fp32")
+    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), help="both, unless bf16 is far slower here")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     keep_memory(True)
-    dtypes = options.dtype or (["fp32", "bf16"] if options.device == "cuda" else ["fp32"])
+    dtypes = options.dtype or ["fp32", "bf16"]
+    left_out = []
+    if options.dtype is None and (behind := slowdown(options.device, torch.bfloat16)) > SLOW:
+        dtypes = ["fp32"]
+        left_out = ["", f"bf16 left out: here a matrix product takes {behind:.0f} times as long in it as in fp32."]
     shapes = [(dtype, *shape) for dtype in dtypes for shape in zip(options.batch, options.tokens, strict=True)]
     end = time.perf_counter() + options.seconds
     lines = [
@@ -171,10 +191,12 @@ def main() -> None:
         "| look-up |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for dtype, batch, tokens in shapes:
-        rows = measure(Bench(options.device, dtype, batch, tokens), options.rounds, end - time.perf_counter())
+    for place, (dtype, batch, tokens) in enumerate(shapes):
+        seconds = (end - time.perf_counter()) / (len(shapes) - place)
+        rows = measure(Bench(options.device, dtype, batch, tokens), options.rounds, seconds)
         lines += rows
         print("\n".join(rows), flush=True)
+    lines += left_out
     if options.device == "cuda":
         pairs = zip(losses("cpu"), losses("cuda"), strict=True)
         worst = max(abs(a - b) / abs(a) for a, b in pairs)
