@@ -43,7 +43,9 @@ class Row:
 
     `epochs`: passes over the training examples. `speedup`: train seconds of full fine-tuning / its own.
     `predicted_speedup`: what the cost model said.
-    `to_quality`: train seconds until validation macro F1 first came within `TOLERANCE` of full fine-tuning's last.
+    `to_quality`: train seconds until validation macro F1 first came within `TOLERANCE` of full fine-tuning's last;
+    `speedup_to_quality`: those of full fine-tuning / its own, seed by seed. Both over the seeds in `reached`, which
+    came there at all: the seeds that are missing would have been the slowest.
     """
 
     scenario: str
@@ -61,7 +63,9 @@ class Row:
     peak_memory: Spread | None
     energy: Spread | None
     train_loss: Spread | None
+    reached: tuple[int, ...]
     to_quality: Spread | None
+    speedup_to_quality: Spread | None
     epochs: Spread | None
 
     @property
@@ -139,6 +143,7 @@ class Summary:
     def _row(self, scenario: str) -> Row:
         runs = [run for run in self.results if run.scenario == scenario]
         full = [run.train_seconds for run in self.results if run.scenario in UNFROZEN]
+        there = {run.seed: seconds for run in runs if (seconds := self._seconds_to_quality(run)) is not None}
         # The predicted share is of a step: runs with more steps than full fine-tuning gain less.
         steps = fmean(
             [run.steps for run in self.results if run.scenario in UNFROZEN] or [run.steps for run in runs] or [0]
@@ -159,7 +164,9 @@ class Summary:
             peak_memory=Spread.of(run.peak_memory_bytes for run in runs),
             energy=Spread.of(run.energy_joules for run in runs),
             train_loss=Spread.of(run.train_loss for run in runs),
-            to_quality=Spread.of(self._seconds_to_quality(run) for run in runs),
+            reached=tuple(there),
+            to_quality=Spread.of(there.values()),
+            speedup_to_quality=Spread.of(self._full_seconds_to_quality[seed] / there[seed] for seed in there),
             epochs=Spread.of(run.epochs for run in runs),
         )
 
@@ -171,6 +178,16 @@ class Summary:
             if run.scenario in UNFROZEN and run.validation:
                 finals.setdefault(run.seed, []).append(run.validation[-1].macro_f1)
         return {seed: fmean(scores) - TOLERANCE for seed, scores in finals.items()}
+
+    @cached_property
+    def _full_seconds_to_quality(self) -> Mapping[int, float]:
+        """Seed -> what full fine-tuning needed itself."""
+        seconds: dict[int, list[float]] = {}
+        for run in self.results:
+            needed = self._seconds_to_quality(run) if run.scenario in UNFROZEN else None
+            if needed is not None:
+                seconds.setdefault(run.seed, []).append(needed)
+        return {seed: fmean(values) for seed, values in seconds.items()}
 
     def _seconds_to_quality(self, run: RunResult) -> float | None:
         target = self._targets.get(run.seed)

@@ -6,6 +6,7 @@ import pytest
 from results import failed, made
 
 from adaptivefreeze.report.summary import Spread, Summary, scenario_key
+from adaptivefreeze.report.table import markdown
 
 
 def row(summary, scenario):
@@ -51,7 +52,26 @@ def test_time_to_quality_compares_within_a_seed():
         made("bottom-up:2", 0, curve=((3.0, 0.6), (5.0, 0.9))),
         made("bottom-up:2", 1, curve=((3.0, 0.6), (5.0, 0.9))),
     ]
-    assert row(Summary.of(runs), "bottom-up:2").to_quality == Spread(4.0, stdev((5.0, 3.0)))
+    both = row(Summary.of(runs), "bottom-up:2")
+    assert both.to_quality == Spread(4.0, stdev((5.0, 3.0)))
+    assert both.speedup_to_quality == Spread((8 / 5 + 8 / 3) / 2, stdev((8 / 5, 8 / 3)))
+
+
+def test_a_seed_that_never_comes_to_the_quality_is_counted_and_not_averaged():
+    runs = [
+        made("nothing", 0, curve=((4.0, 0.9), (8.0, 0.9))),
+        made("nothing", 1, curve=((8.0, 0.9),)),
+        made("bottom-up:2", 0, curve=((2.0, 0.9),)),
+        made("bottom-up:2", 1, curve=((2.0, 0.5),)),
+    ]
+    summary = Summary.of(runs)
+    once = row(summary, "bottom-up:2")
+    assert once.reached == (0,)
+    assert once.to_quality == Spread(2.0)
+    assert once.speedup_to_quality == Spread(2.0)
+    assert "| 2.0 (1 of 2) | 2.00 |" in markdown(summary)
+    assert row(summary, "nothing").reached == (0, 1)
+    assert row(summary, "nothing").speedup_to_quality == Spread(1.0, 0.0)
 
 
 def test_a_failed_run_has_a_row_with_its_seed():

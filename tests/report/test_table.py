@@ -75,4 +75,4 @@ def test_a_narrow_terminal_shows_fewer_columns_and_each_whole(width):
         assert part in text
     assert "…" not in text
     assert "weighted" not in text
-    assert ("300 MiB" in text) == (width > 80)
+    assert ("300 MiB" in text) == (width > 100)
