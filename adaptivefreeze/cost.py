@@ -93,7 +93,7 @@ def run_ratio(
 
 
 def filling_pays(
-    stack: BlockStack, mask: FreezeMask, passes: float, shape: StepShape | None = None, *, overhead: float = 0.08
+    stack: BlockStack, mask: FreezeMask, passes: float, shape: StepShape | None = None, *, overhead: float = 0.03
 ) -> bool:
     """Whether a cache of the frozen prefix earns back what filling it costs, with `passes` passes over the data to go.
 

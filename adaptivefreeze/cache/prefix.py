@@ -110,17 +110,24 @@ class PrefixCache:
 
         Rows stored at a shallower boundary are carried up as they are next needed; rows above the new boundary are
         dropped. `passes`: how many more times the training data is gone through; `examples`: how many they are.
+        Where filling would not pay for this mask, it stands aside until a mask comes for which it does.
         """
         boundary = mask.prefix if mask.prefix >= 2 else 0
         self._store.drop_above(boundary)
         self._examples = examples
         self._verified = False
-        if self.stats.declined is not None:
+        if self._retired:
             return
+        if boundary < self._boundary:  # that no row was found is no sign where the rows had to be dropped
+            self._training_rows = self._training_hits = 0
         self._boundary = boundary
+        if not boundary:
+            return
         empty = not len(self._store) and self.disk is None
-        if boundary and empty and passes is not None and not filling_pays(self._stack, mask, passes):
-            self._decline(f"with {passes:.1f} passes over the data to go, filling it would not pay")
+        if empty and passes is not None and not filling_pays(self._stack, mask, passes):
+            self._stand_aside(f"with {passes:.1f} passes over the data to go, filling it would not pay")
+        else:
+            self.stats.declined = None
 
     def next_epoch(self) -> None:
         """A new pass over the data begins: every value of the prefix is compared with what rows were made from."""
@@ -158,7 +165,7 @@ class PrefixCache:
                 self._verified = True
             hidden, computing = self._hidden(batch)
         except Unsuitable as reason:
-            self._decline(str(reason))
+            self._retire(str(reason))
             return self._original(*args, **kwargs)
         if self._tower.training and self.dropout:
             hidden = nn.functional.dropout(hidden, self.dropout, inplace=False)
@@ -200,7 +207,7 @@ class PrefixCache:
                     return batch
                 reason = "its experts share their work between real tokens and padding"
         if self._tower.training:
-            self._decline(reason)
+            self._retire(reason)
         return None
 
     def _salt(self, tensors: dict[str, torch.Tensor], rest: dict[str, Any]) -> bytes:
@@ -284,19 +291,26 @@ class PrefixCache:
         rounds = max(1, self.passes)
         enough = 1.25 * rounds * (self._examples or 10_000)
         if self._training_rows > enough and self._training_hits < 0.05 * self._training_rows:
-            self._decline("hardly any example comes again (inputs that change every epoch?)")
+            self._retire("hardly any example comes again (inputs that change every epoch?)")
         elif self._examples and self._store.refused and len(self._store) < 0.05 * self._examples:
-            self._decline(f"{self._budget} bytes hold {len(self._store)} of {self._examples} examples")
+            self._retire(f"{self._budget} bytes hold {len(self._store)} of {self._examples} examples")
 
-    def _decline(self, reason: str) -> None:
+    def _retire(self, reason: str) -> None:
+        """Stand aside for the rest of the run, whatever the masks that come."""
+        self._retired = True
+        self._stand_aside(reason)
+
+    def _stand_aside(self, reason: str) -> None:
+        if self.stats.declined is None:
+            logger.warning("The prefix cache stands aside: %s.", reason)
         self.stats.declined = reason
         self._boundary = 0
         self._store.drop_above(0)
-        logger.warning("The prefix cache stands aside: %s.", reason)
 
     def _forget_run(self) -> None:
         self._epoch = -1
         self._verified = False
+        self._retired = False
         self._examples = None
         self._training_rows = self._training_hits = 0
         self._prefix_seconds, self._prefix_rows = 0.0, 0

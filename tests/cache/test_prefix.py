@@ -92,6 +92,41 @@ def test_it_stands_aside_where_it_does_not_pay(tmp_path, settings, reason, caplo
     assert caplog.text.count("stands aside") == 1
 
 
+class MovedByHand(TrainerCallback):
+    """Freezes the first `depths[step]` blocks after that step, as a person would."""
+
+    def __init__(self, freezing, depths):
+        self.freezing, self.depths = freezing, depths
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step in self.depths:
+            mask = FreezeMask.first(BLOCKS, self.depths[state.global_step])
+            self.freezing.move(mask, "by hand", state)
+
+
+def train_moved(folder, depths, cache, epochs, start="nothing"):
+    freezing = FreezeCallback(start, cache=cache, eval_frozen=True)
+    settings = {**IN_ORDER, "num_train_epochs": epochs}
+    trainer = make_trainer(tiny_bert(), folder, [freezing, MovedByHand(freezing, depths)], **settings)
+    trainer.train()
+    return losses(trainer), freezing.cache and freezing.cache.stats
+
+
+def test_what_does_not_pay_for_a_shallow_prefix_may_pay_for_a_deeper_one(tmp_path, caplog):
+    depths = {10: 1, 11: 3}  # with 1.33 and 1.17 passes to go
+    cached, stats = train_moved(tmp_path, depths, True, epochs=3)
+    assert "1.3 passes over the data to go, filling it would not pay" in caplog.text
+    assert (stats.declined, stats.misses, stats.hits) == (None, 24, 4)
+    assert cached == train_moved(tmp_path, depths, False, epochs=3)[0]
+
+
+def test_rows_that_thawing_dropped_do_not_retire_it(tmp_path):
+    depths = {6: 3, 12: 2, 18: 1}
+    cached, stats = train_moved(tmp_path, depths, True, epochs=5, start="bottom-up:4")
+    assert (stats.declined, stats.misses, stats.hits) == (None, 4 * 24, 24)
+    assert cached == train_moved(tmp_path, depths, False, epochs=5, start="bottom-up:4")[0]
+
+
 def test_embeddings_alone_are_not_worth_it(tmp_path):
     _, stats = train(tmp_path, True, policy="modules:embeddings")
     assert (stats.hits, stats.misses) == (0, 0)
