@@ -16,6 +16,8 @@ LOOKUP_MOVES = 1
 # Arithmetic operations in the time that one byte takes to or from memory, for fp32 on a few CPU cores; a GPU has more,
 # and its ratios lie closer to pure arithmetic.
 FLOPS_PER_BYTE = 10.0
+# What storing a cache's rows adds to a step, as a share of it: up to 0.011 was measured (benchmarks/results/step.md).
+FILLING = 0.03
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def run_ratio(
 
 
 def filling_pays(
-    stack: BlockStack, mask: FreezeMask, passes: float, shape: StepShape | None = None, *, overhead: float = 0.03
+    stack: BlockStack, mask: FreezeMask, passes: float, shape: StepShape | None = None, *, overhead: float = FILLING
 ) -> bool:
     """Whether a cache of the frozen prefix earns back what filling it costs, with `passes` passes over the data to go.
 

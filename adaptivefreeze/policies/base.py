@@ -29,13 +29,15 @@ class StepCosts:
     """Predicted time of a step / time of a step of full fine-tuning, at each depth: index k for `FreezeMask.first`.
 
     Index 0: nothing frozen. `run`: the frozen prefix is run. `skipped`: it comes from the cache. `examples_pass` is
-    how many steps go through the training data once, which is how long a cache takes to fill.
+    how many steps go through the training data once, which is how long a cache takes to fill; `filling` is what that
+    adds to each of them, as a share of it.
     """
 
     run: tuple[float, ...]
     skipped: tuple[float, ...]
     cached: bool
     examples_pass: float
+    filling: float = 0.0
 
 
 @dataclass(frozen=True)

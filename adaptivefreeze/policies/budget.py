@@ -12,7 +12,6 @@ from .base import AdaptivePolicy, Decision, Moments, Signals, StepCosts, check_n
 if TYPE_CHECKING:
     from ..blocks import BlockStack
 
-FILLING = 0.08  # of a frozen step's time, in the pass in which the cache stores its rows
 SMOOTHING = 0.3  # weight of a new importance against what is known
 SLACK = 0.02  # of the budget: less than this over or under it is not worth a move
 
@@ -129,7 +128,7 @@ class Budget(AdaptivePolicy):
         # Rows that are stored at a shallower boundary need only the blocks between.
         missing = (depth - came_from) / depth if 0 < came_from < depth else 1.0
         first = costs.skipped[depth] + missing * (costs.run[depth] - costs.skipped[depth])
-        first += FILLING * costs.run[depth]
+        first += costs.filling * costs.run[depth]
         return filling * first + (end - begin - filling) * costs.skipped[depth]
 
     def _moving(self, signals: Signals, now: int, goal: int, reason: str) -> Decision:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,9 +26,9 @@ class PrefixSchedule(Schedule):
     def why(self, signals: Signals) -> str:
         return f"{self} at {signals.step / signals.total_steps:.0%} of the run, epoch {signals.epoch:.2g}"
 
+    @abstractmethod
     def blocks(self, done: float, epoch: float, depth: int) -> int:
         """Blocks that are frozen when the share `done` of the run, and `epoch` epochs, are over."""
-        raise NotImplementedError
 
     @staticmethod
     def _mask(blocks: int, depth: int) -> FreezeMask:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..blocks import BlockStack
-from ..cost import StepShape, step_ratio
+from ..cost import FILLING, StepShape, step_ratio
 from ..mask import FreezeMask
 from ..policies.base import StepCosts
 
@@ -39,7 +39,7 @@ class Costs:
         masks += [FreezeMask.first(self.stack.depth, k) for k in range(1, self.stack.depth + 1)]
         run = tuple(step_ratio(self.stack, mask, shape) for mask in masks)
         skipped = tuple(step_ratio(self.stack, mask, shape, cached=True) for mask in masks)
-        return StepCosts(run, skipped if cached else run, cached, examples_pass)
+        return StepCosts(run, skipped if cached else run, cached, examples_pass, FILLING)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint needs."""
