@@ -110,6 +110,12 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if self.cache is not None:
             self.cache.next_epoch()
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._deciding is not None:
+            self._deciding.begins(state.global_step)
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -126,7 +132,10 @@ class FreezeCallback(TrainerCallback, ExportableState):
             self._deciding.stepped(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._deciding is not None and state.global_step in self._deciding.moments.steps:
+        if self._deciding is None:
+            return
+        self._deciding.watch.end()
+        if state.global_step in self._deciding.moments.steps:
             self._ask(self._deciding, state, control, kwargs.get("optimizer"))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

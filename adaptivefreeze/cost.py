@@ -40,9 +40,29 @@ class StepCost:
     optimizer: float
 
     @property
+    def backward(self) -> float:
+        """Both gradients."""
+        return self.input_gradient + self.weight_gradient
+
+    @property
     def total(self) -> float:
         """The four together."""
         return self.forward + self.input_gradient + self.weight_gradient + self.optimizer
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """A step of full fine-tuning by the clock, in seconds. `other`: what belongs to no part, and no mask shortens."""
+
+    forward: float
+    backward: float
+    optimizer: float
+    other: float
+
+    @property
+    def total(self) -> float:
+        """The four together."""
+        return self.forward + self.backward + self.optimizer + self.other
 
 
 def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None, *, cached: bool = False) -> StepCost:
@@ -80,10 +100,29 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
     return StepCost(forward, input_gradient, weight_gradient, moved * shape.bytes_per_value * shape.flops_per_byte)
 
 
-def step_ratio(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None, *, cached: bool = False) -> float:
-    """Predicted time of a step under `mask` / time of a step of full fine-tuning."""
-    full = predict(stack, FreezeMask(stack.depth), shape)
-    return predict(stack, mask, shape, cached=cached).total / full.total
+def step_ratio(
+    stack: BlockStack,
+    mask: FreezeMask,
+    shape: StepShape | None = None,
+    *,
+    cached: bool = False,
+    measured: StepSeconds | None = None,
+) -> float:
+    """Predicted time of a step under `mask` / time of a step of full fine-tuning.
+
+    With the full step `measured`, the shapes say only which share of each of its parts is left: how fast this machine
+    multiplies, how fast it moves memory, and what the loop costs is then known and not assumed.
+    """
+    full, own = predict(stack, FreezeMask(stack.depth), shape), predict(stack, mask, shape, cached=cached)
+    if measured is None:
+        return own.total / full.total
+    left = (
+        measured.forward * own.forward / full.forward
+        + measured.backward * own.backward / full.backward
+        + measured.optimizer * own.optimizer / full.optimizer
+        + measured.other
+    )
+    return left / measured.total
 
 
 def run_ratio(

@@ -43,6 +43,10 @@ class Deciding:
         self._metrics: dict[str, float] = {}
         self._evaluated = 0
 
+    def begins(self, step: int) -> None:
+        """The step after `step` begins."""
+        self.watch.begin(self._due(step))
+
     def gradients_ready(self, step: int) -> None:
         """The gradients of the step after `step` are complete, and nobody has clipped them yet."""
         if self._gradients_of != step:

@@ -1,11 +1,12 @@
 """Whole runs with the prefix cache against full fine-tuning: training seconds and test metrics, on real data.
 
     python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--batch-size 8] [--learning-rate 2e-4]
-                                   [--output FILE]
+                                   [--policies SPEC ...] [--output FILE]
 
-All runs advance in one process in turn, a few steps each, so that whatever else the machine does slows all of them
-alike. Speed is full / row, in training seconds as every RunResult counts them: steps alone, with all that the cache
-does in them. The runs share one generator of random numbers, so scores differ a little from those of a run alone.
+`--policies` runs these with the cache, beside full fine-tuning, in place of the usual rows. All runs advance in one
+process in turn, a few steps each, so that whatever else the machine does slows all of them alike. Speed is full / row,
+in training seconds as every RunResult counts them: steps alone, with all that the cache does in them. The runs share
+one generator of random numbers, so scores differ a little from those of a run alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from adaptivefreeze.studies.run import run_scenario, warm_up
 from adaptivefreeze.studies.settings import StudySettings
 from adaptivefreeze.tasks import load_task
 
-ROWS = (
+Row = tuple[str, bool]  # a policy, and whether with the cache
+ROWS: tuple[Row, ...] = (
     ("nothing", False),
     ("bottom-up:3", False),
     ("bottom-up:3", True),
@@ -37,9 +39,9 @@ TURN = 10  # steps
 SCORES = ("entity_f1", "macro_f1", "accuracy")
 
 
-def measure(task: Any, number: int, settings: StudySettings, model: Any, turns: Turns) -> RunResult:
+def measure(task: Any, number: int, row: Row, settings: StudySettings, model: Any, turns: Turns) -> RunResult:
     """One run, which goes on only in its own turns."""
-    policy, cache = ROWS[number]
+    policy, cache = row
 
     def stepped(done: int, total: int) -> None:
         if done % TURN == 0:
@@ -83,9 +85,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--policies", nargs="+", metavar="SPEC")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
 
+    rows: list[Row] = [ROWS[0], *((spec, True) for spec in options.policies)] if options.policies else list(ROWS)
     task = load_task(options.dataset, model=options.model, limit=options.limit)
     # Validation decides nothing here, and is outside of the clock: a few sentences do.
     task = dataclasses.replace(task, validation=task.validation.select(range(32)))
@@ -93,9 +97,9 @@ def main() -> None:
     model = model_record(task, first, find_blocks(first))
     settings = StudySettings(epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate)
     warm_up(task, settings)
-    turns = Turns(len(ROWS))
-    with ThreadPoolExecutor(len(ROWS)) as pool:
-        runs = [pool.submit(measure, task, number, settings, model, turns) for number in range(len(ROWS))]
+    turns = Turns(len(rows))
+    with ThreadPoolExecutor(len(rows)) as pool:
+        runs = [pool.submit(measure, task, number, row, settings, model, turns) for number, row in enumerate(rows)]
         results = [run.result() for run in runs]
     text = (
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, batch "

@@ -5,7 +5,7 @@ from architectures import ARCHITECTURES
 from training import tiny_bert
 
 from adaptivefreeze import BottomUp, FreezeMask, Interleaved, Nothing, Timeline, TopDown, find_blocks
-from adaptivefreeze.cost import StepShape, optimizer_bytes, predict, run_ratio, step_ratio
+from adaptivefreeze.cost import StepSeconds, StepShape, optimizer_bytes, predict, run_ratio, step_ratio
 
 SHAPE = StepShape(8, 64)
 
@@ -61,3 +61,18 @@ def test_every_architecture_has_a_price(architecture):
     ratios = [step_ratio(stack, FreezeMask.first(stack.depth, k), SHAPE) for k in range(1, stack.depth + 1)]
     assert all(0 < r < 1 for r in ratios)
     assert ratios == sorted(ratios, reverse=True)
+
+
+def test_a_measured_step_says_what_its_parts_are_worth(stack):
+    """Parts as the shapes have them change nothing; a loop that takes all of the time leaves nothing to save."""
+    full = predict(stack, FreezeMask(8), SHAPE)
+    alike = StepSeconds(full.forward, full.backward, full.optimizer, 0)
+    for k in range(9):
+        for cached in (False, True):
+            assert ratio(stack, BottomUp(k), cached=cached, measured=alike) == pytest.approx(
+                ratio(stack, BottomUp(k), cached=cached)
+            )
+            assert ratio(stack, BottomUp(k), cached=cached, measured=StepSeconds(0, 0, 0, 1)) == 1
+    only_forward = StepSeconds(1, 0, 0, 0)
+    assert ratio(stack, BottomUp(8), measured=only_forward) == pytest.approx(1)
+    assert ratio(stack, BottomUp(8), cached=True, measured=only_forward) < 0.05

@@ -57,7 +57,7 @@ class Signals:
     - `importance`: −Σ Δw·g over the last step: what the unit's update is worth, in loss, to first order.
     - `similarities`: a trained block's name -> the rows of the similarity matrix of its outputs on the probe batch.
     - `metrics`: what the evaluation that has just ended reported; None at a moment that is no evaluation.
-    - `costs`: what each depth costs.
+    - `costs`: what each depth costs ("costs": by the shapes alone; "timed costs": by the clock as well).
     """
 
     step: int

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import RequestError
 from ..mask import EMBEDDINGS, FreezeMask, block_name
 from .base import AdaptivePolicy, Decision, Moments, Signals, StepCosts, check_number
 
@@ -20,12 +21,14 @@ SLACK = 0.02  # of the budget: less than this over or under it is not worth a mo
 class Budget(AdaptivePolicy):
     """Moves the frozen boundary so that the run takes the share `ratio` of the time of full fine-tuning.
 
-    Time is the cost model's, in steps of full fine-tuning, for the shapes of the batches and with the cache's passes
-    as they are: filling, carrying rows up, skipping. At each moment (`decisions` of them, equally far apart) every
-    depth is a candidate: held from some moment to the end, it brings the run to its budget. The latest such moment
-    is what the budget gives; what is given up is the importance, −Σ Δw·g smoothed over moments, of the units frozen
-    meanwhile. The candidate that gives up least is taken; it moves when its moment has come. Should the plan leave
-    time over, blocks thaw again in the same way.
+    Time is in steps of full fine-tuning, predicted for the shapes of the batches and with the cache's passes as they
+    are: filling, carrying rows up, skipping. With `clock` the prediction starts from full steps timed on this machine,
+    and decisions may differ a little from run to run; without it from shapes alone, always alike.
+
+    At each moment (`decisions` of them, equally far apart) every depth is a candidate: held from some moment to the
+    end, it brings the run to its budget. The latest such moment is what the budget gives; what is given up is the
+    importance, −Σ Δw·g smoothed over moments, of the units frozen meanwhile. The candidate that gives up least is
+    taken; it moves when its moment has come. Should the plan leave time over, blocks thaw again in the same way.
 
     Without the cache a ratio under what a frozen run costs cannot be met: all blocks freeze, and the reason says so.
     Raises `RequestError` for a ratio outside of (0, 1].
@@ -34,6 +37,7 @@ class Budget(AdaptivePolicy):
     name: ClassVar[str] = "budget"
     ratio: float = 0.5
     decisions: int = 50
+    clock: bool = True
     _spent: float = field(default=0.0, init=False, repr=False, compare=False)
     _last: int = field(default=0, init=False, repr=False, compare=False)
     _moved: int = field(default=0, init=False, repr=False, compare=False)
@@ -43,10 +47,12 @@ class Budget(AdaptivePolicy):
     def __post_init__(self) -> None:
         check_number(self.name, "ratio", self.ratio, 0, 1, open_low=True)
         check_number(self.name, "decisions", self.decisions, 1, whole=True)
+        if not isinstance(self.clock, bool):
+            raise RequestError(f"{self.name}: clock must be true or false, not {self.clock!r}.")
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"importance", "costs"})
+        return frozenset({"importance", "timed costs" if self.clock else "costs"})
 
     def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
         return Moments(range(1, total_steps, max(1, total_steps // self.decisions)))
@@ -82,6 +88,8 @@ class Budget(AdaptivePolicy):
         else:
             _, wait, goal = max(plans)
         if wait > gap / 2:  # the next moment is nearer
+            return None
+        if over < 0 and to_go - wait < gap:  # too short to learn anything in
             return None
         shown = f"{self._spent / signals.total_steps:.2f} spent, {held / signals.total_steps:.2f} if held"
         return self._moving(signals, now, goal, f"budget {self.ratio:g}: {shown}")

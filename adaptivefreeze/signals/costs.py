@@ -12,13 +12,17 @@ from ..blocks import BlockStack
 from ..cost import FILLING, StepShape, step_ratio
 from ..mask import FreezeMask
 from ..policies.base import StepCosts
+from .timer import StepTimer
 
 
 class Costs:
-    """Notes the shapes of batches, and predicts from their mean."""
+    """Notes the shapes of batches, and predicts from their mean; with a timer, from measured full steps as well."""
 
-    def __init__(self, model: nn.Module, stack: BlockStack, *, accumulation: int = 1) -> None:
+    def __init__(
+        self, model: nn.Module, stack: BlockStack, *, accumulation: int = 1, timer: StepTimer | None = None
+    ) -> None:
         self.stack = stack
+        self._timer = timer
         self._accumulation = accumulation
         self._seen = torch.zeros(3, dtype=torch.int64)  # batches, examples, examples × tokens
 
@@ -37,14 +41,19 @@ class Costs:
             shape = StepShape(size * self._accumulation, max(1, round(tokens / examples)))
         masks = [FreezeMask(self.stack.depth)]
         masks += [FreezeMask.first(self.stack.depth, k) for k in range(1, self.stack.depth + 1)]
-        run = tuple(step_ratio(self.stack, mask, shape) for mask in masks)
-        skipped = tuple(step_ratio(self.stack, mask, shape, cached=True) for mask in masks)
+        measured = None if self._timer is None else self._timer.seconds()
+        run, skipped = (
+            tuple(step_ratio(self.stack, mask, shape, cached=skips, measured=measured) for mask in masks)
+            for skips in (False, True)
+        )
         return StepCosts(run, skipped if cached else run, cached, examples_pass, FILLING)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint needs."""
-        return {"seen": self._seen}
+        return {"seen": self._seen, **(self._timer.tensors() if self._timer else {})}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from what `tensors` gave."""
         self._seen = tensors["seen"].clone()
+        if self._timer is not None:
+            self._timer.load(tensors)

@@ -16,6 +16,7 @@ from .costs import Costs
 from .gradients import GradientChange, GradientSum
 from .measure import Measure
 from .samples import WeightSamples
+from .timer import StepTimer
 from .weights import Importance, WeightChanges, WeightNorms
 
 MEASURES: dict[str, Callable[[nn.Module, BlockStack], Measure]] = {
@@ -28,34 +29,57 @@ MEASURES: dict[str, Callable[[nn.Module, BlockStack], Measure]] = {
     "importance": Importance,
     "similarities": Similarities,
 }
+COSTS = ("costs", "timed costs")
 _FIELDS = {"block gradients": "gradients"}
-_OF_GRADIENTS = {"gradients", "block gradients", "gradient_changes", "importance"}
+_OF_GRADIENTS = {"gradients", "block gradients", "gradient_changes", "importance", "timed costs"}
 
 
 class Watch:
     """Follows one training run for the `needs` of a policy. Raises `ValueError` for a need that nothing measures."""
 
     def __init__(self, needs: frozenset[str], model: nn.Module, stack: BlockStack, *, accumulation: int = 1) -> None:
-        unknown = needs - set(MEASURES) - {"costs"}
+        unknown = needs - set(MEASURES) - set(COSTS)
         if unknown:
-            raise ValueError(f"nothing measures {sorted(unknown)}; there are {', '.join(MEASURES)} and costs")
+            raise ValueError(f"nothing measures {sorted(unknown)}; there are {', '.join((*MEASURES, *COSTS))}")
         self._measures = {name: make(model, stack) for name, make in MEASURES.items() if name in needs}
-        self._costs = Costs(model, stack, accumulation=accumulation) if "costs" in needs else None
+        self._timer = StepTimer(model, stack) if "timed costs" in needs else None
+        wanted = needs & set(COSTS)
+        self._costs = Costs(model, stack, accumulation=accumulation, timer=self._timer) if wanted else None
         self.needs_gradients = bool(needs & _OF_GRADIENTS)
         self._device = next(model.parameters()).device
         self._handles: list[Any] = []
-        if needs & {"similarities", "costs"}:
+        if needs & {"similarities", *COSTS}:
             self._handles.append(model.register_forward_pre_hook(self._batch, with_kwargs=True))
+        if self._timer is not None:
+            self._handles.append(model.register_forward_hook(self._passed))
+
+    def begin(self, due: int | None) -> None:
+        """A step begins. `due` as for `Measure`, here and below."""
+        if self._timer is not None:
+            self._timer.begin(due)
 
     def gradients(self, due: int | None) -> None:
         """The raw gradients of a step are complete."""
+        if self._timer is not None:
+            self._timer.gradients()
         for measure in self._measures.values():
             measure.gradients(due)
+        if self._timer is not None:
+            self._timer.go_on()
 
     def stepped(self, due: int | None) -> None:
         """The optimizer has stepped."""
+        if self._timer is not None:
+            self._timer.stepped()
         for measure in self._measures.values():
             measure.stepped(due)
+        if self._timer is not None:
+            self._timer.go_on()
+
+    def end(self) -> None:
+        """The step has ended, and the policy has not been asked yet."""
+        if self._timer is not None:
+            self._timer.end()
 
     def read(self, *, cached: bool = False, examples_pass: float = 0.0) -> dict[str, Any]:
         """The measured fields of `Signals`, the same on every rank."""
@@ -101,6 +125,12 @@ class Watch:
                 measure.batch(kwargs)
             if self._costs is not None:
                 self._costs.batch(kwargs)
+            if self._timer is not None:
+                self._timer.batch()
+
+    def _passed(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._timer is not None and module.training:
+            self._timer.passed()
 
 
 def average_over_ranks(reading: Mapping[str, Any], device: torch.device) -> Any:

@@ -16,7 +16,7 @@ from training import tiny_bert
 from adaptivefreeze import FreezeMask, find_blocks, parse_policy
 from adaptivefreeze.policies import POLICIES, WRAPPERS, AdaptivePolicy, Policy
 from adaptivefreeze.policies.wrappers import Wrapper
-from adaptivefreeze.signals import MEASURES
+from adaptivefreeze.signals import COSTS, MEASURES
 
 DEPTHS = (2, 4, 7)
 ROWS = [*(policy for cls in POLICIES for policy in SETTINGS.get(cls, [])), *WRAPPED]
@@ -109,7 +109,7 @@ def test_resumed_from_json_it_decides_the_same(policy, depth, seed, total, epoch
 @pytest.mark.parametrize("policy", ADAPTIVE, ids=str)
 def test_it_asks_for_what_is_measured_and_for_moments_that_come(policy):
     policy.start(stack_of(4))
-    assert policy.needs <= {*MEASURES, "costs"}
+    assert policy.needs <= {*MEASURES, *COSTS}
     for total, epoch in ((1, 1), (7, 3), (300, 100)):
         moments = policy.moments(total, epoch)
         assert 0 not in moments.steps

@@ -181,6 +181,7 @@ def test_budget_gives_up_what_matters_least():
         ("budget:0", "budget: ratio must be a number above 0 up to 1, not 0"),
         ("budget:1.2", "budget: ratio must be a number above 0 up to 1, not 1.2"),
         ("budget:0.5,decisions=0", "budget: decisions must be a whole number of 1 or more, not 0"),
+        ("budget:0.5,clock=2", "budget: clock must be true or false, not 2"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(spec, sentence):

@@ -1,0 +1,96 @@
+"""StepTimer: how long the parts of a step take on this machine, by its clock."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..blocks import BlockStack
+from ..cost import StepSeconds
+
+# Fewer timed steps say too little.
+ENOUGH = 3
+_PARTS = ("forward", "backward", "optimizer", "other")
+
+
+class StepTimer:
+    """Times one step an interval, the one at whose end the policy is asked, while nothing is frozen.
+
+    A step is what lies between Trainer's `on_step_begin` and `on_step_end`: no loading, logging, evaluating. A device
+    that works on its own is waited for at the bounds of the parts, in these steps alone. What other measures do in
+    them is left out, and so is the first step of all, in which buffers are made.
+    """
+
+    def __init__(self, model: nn.Module, stack: BlockStack) -> None:
+        parameters = dict(model.named_parameters())
+        self._trained = [parameters[p.name] for unit in stack.units for p in unit.parameters if p.trainable]
+        self._device = next(model.parameters()).device
+        self._samples: list[list[float]] = []
+        self._parts: dict[str, float] | None = None  # of the step that is being timed
+        self._stepped = False
+        self._first = True
+        self._at = 0.0
+
+    def seconds(self) -> StepSeconds | None:
+        """The mean of the timed steps, or None when they are too few."""
+        if len(self._samples) < ENOUGH:
+            return None
+        return StepSeconds(*map(statistics.mean, zip(*self._samples, strict=True)))
+
+    def begin(self, due: int | None) -> None:
+        """A step begins. `due` as for `Measure`."""
+        timed = due == 1 and not self._first and all(p.requires_grad for p in self._trained)
+        self._parts, self._stepped, self._first = dict.fromkeys(_PARTS, 0.0) if timed else None, False, False
+        self.go_on()
+
+    def batch(self) -> None:
+        """A forward pass begins."""
+        if self._parts is not None:
+            self._lap("backward" if self._parts["forward"] else "other")
+
+    def passed(self) -> None:
+        """The forward pass has ended."""
+        self._lap("forward")
+
+    def gradients(self) -> None:
+        """The gradients are complete, and no measure has looked at them yet."""
+        self._lap("backward")
+
+    def stepped(self) -> None:
+        """The optimizer has stepped, and no measure has looked at that yet."""
+        self._lap("optimizer")
+        self._stepped = True
+
+    def go_on(self) -> None:
+        """The measures have looked: what passed meanwhile does not count."""
+        self._lap(None)
+
+    def end(self) -> None:
+        """The step has ended."""
+        self._lap("other")
+        if self._parts is not None and self._stepped:  # AMP leaves an update out now and then
+            self._samples.append([self._parts[part] for part in _PARTS])
+        self._parts = None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint needs."""
+        return {"seconds": torch.tensor(self._samples, dtype=torch.float64).reshape(-1, len(_PARTS))}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `tensors` gave."""
+        self._samples = tensors["seconds"].tolist()
+
+    def _lap(self, part: str | None) -> None:
+        """Since the last lap the device was at work on `part`."""
+        if self._parts is None:
+            return
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        if part is not None:
+            self._parts[part] += now - self._at
+        self._at = now

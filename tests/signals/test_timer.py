@@ -1,0 +1,152 @@
+"""StepTimer: each part of a step gets the seconds that passed in it, and what lies elsewhere gets none."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from training import Sentences, make_trainer, tiny_bert
+from transformers import TrainerCallback
+
+from adaptivefreeze import Budget, FreezeCallback, find_blocks
+from adaptivefreeze.cost import StepSeconds
+from adaptivefreeze.signals import timer
+from adaptivefreeze.signals.timer import ENOUGH, StepTimer
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told otherwise."""
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(timer, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def model():
+    return tiny_bert()
+
+
+def step(timer, clock, due, *, batches=1, stepped=True):
+    """One step: 1 second before, 2 forward and 3 backward a batch, 5 to update, 1 after; 200 of measuring."""
+    timer.begin(due)
+    clock.now += 1
+    for _ in range(batches):
+        timer.batch()
+        clock.now += 2
+        timer.passed()
+        clock.now += 3
+    timer.gradients()
+    clock.now += 100
+    timer.go_on()
+    clock.now += 5
+    if stepped:
+        timer.stepped()
+        clock.now += 100
+        timer.go_on()
+    clock.now += 1
+    timer.end()
+    clock.now += 1000  # loading, evaluating
+
+
+def test_the_parts_are_told_apart(clock, model):
+    timer = StepTimer(model, find_blocks(model))
+    for _ in range(ENOUGH):
+        assert timer.seconds() is None
+        step(timer, clock, None)
+        step(timer, clock, 2)
+        step(timer, clock, 1)
+    assert timer.seconds() == StepSeconds(2, 3, 5, 2)
+
+
+def test_a_step_of_several_batches_is_one_step(clock, model):
+    timer = StepTimer(model, find_blocks(model))
+    for _ in range(ENOUGH):
+        step(timer, clock, 2, batches=4)
+        step(timer, clock, 1, batches=4)
+    assert timer.seconds() == StepSeconds(8, 12, 5, 2)
+
+
+def test_the_first_step_of_all_is_not_timed(clock, model):
+    timer = StepTimer(model, find_blocks(model))
+    for _ in range(ENOUGH):
+        step(timer, clock, 1)
+    assert timer.seconds() is None
+    step(timer, clock, 1)
+    assert timer.seconds() == StepSeconds(2, 3, 5, 2)
+
+
+def test_what_is_not_a_full_step_does_not_count(clock, model):
+    timer = StepTimer(model, find_blocks(model))
+    for _ in range(1 + ENOUGH):
+        step(timer, clock, 1, stepped=False)  # AMP left the update out
+    model.bert.embeddings.requires_grad_(False)
+    for _ in range(ENOUGH):
+        step(timer, clock, 1)
+    assert timer.seconds() is None
+
+
+def test_it_goes_on_from_a_checkpoint(clock, model):
+    timer, resumed = (StepTimer(model, find_blocks(model)) for _ in range(2))
+    resumed.load(timer.tensors())
+    assert resumed.seconds() is None
+    for _ in range(1 + ENOUGH):
+        step(timer, clock, 1)
+    resumed.load(timer.tensors())
+    assert resumed.seconds() == timer.seconds() == StepSeconds(2, 3, 5, 2)
+
+
+class Look(TrainerCallback):
+    """What the policy is told, kept."""
+
+    def __init__(self, freezing):
+        self.freezing, self.costs, self.seconds = freezing, [], []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        watch = self.freezing._deciding.watch
+        self.costs.append(watch.read(cached=True, examples_pass=6)["costs"])
+        self.seconds.append(watch._timer.seconds())
+
+
+class SlowAdam(torch.optim.AdamW):
+    def step(self, closure=None):
+        time.sleep(0.05)
+        return super().step(closure)
+
+
+class SlowSentences(Sentences):
+    def __getitem__(self, index):
+        time.sleep(0.1)
+        return super().__getitem__(index)
+
+
+class SlowCallback(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        time.sleep(0.05)
+
+
+def test_in_a_real_trainer_it_is_seen_what_is_slow(tmp_path):
+    """12 steps of two batches, a moment every second step; all costs are those of the shapes until three are timed."""
+    model = tiny_bert()
+    freezing = FreezeCallback(Budget(1.0, decisions=6))
+    look = Look(freezing)
+    trainer = make_trainer(
+        model,
+        tmp_path,
+        [freezing, look, SlowCallback()],
+        train_dataset=SlowSentences(8),
+        optimizers=(SlowAdam(model.parameters(), lr=1e-3), None),
+        gradient_accumulation_steps=2,
+        num_train_epochs=12,
+    )
+    trainer.train()
+    first, last, seconds = look.costs[0], look.costs[-1], look.seconds[-1]
+    assert look.seconds[0] is None
+    assert seconds.optimizer >= 0.05
+    assert seconds.other >= 0.05
+    assert seconds.forward + seconds.backward < 0.1, "loading is no part of a step"
+    assert last.run[0] == last.skipped[0] == 1
+    assert seconds.other / seconds.total < last.skipped[-1] < last.run[-1]
+    assert first.skipped[-1] < last.skipped[-1], "a slow callback is not skipped"
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
