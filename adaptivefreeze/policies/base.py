@@ -30,7 +30,8 @@ class StepCosts:
 
     Index 0: nothing frozen. `run`: the frozen prefix is run. `skipped`: it comes from the cache. `examples_pass` is
     how many steps go through the training data once, which is how long a cache takes to fill; `filling` is what that
-    adds to each of them, as a share of it.
+    adds to each of them, as a share of it. `taken`: time of the run's steps so far, by the clock, in full steps; None
+    where nobody looks at the clock.
     """
 
     run: tuple[float, ...]
@@ -38,6 +39,7 @@ class StepCosts:
     cached: bool
     examples_pass: float
     filling: float = 0.0
+    taken: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ class Budget(AdaptivePolicy):
     """Moves the frozen boundary so that the run takes the share `ratio` of the time of full fine-tuning.
 
     Time is in steps of full fine-tuning, predicted for the shapes of the batches and with the cache's passes as they
-    are: filling, carrying rows up, skipping. With `clock` the prediction starts from full steps timed on this machine,
-    and decisions may differ a little from run to run; without it from shapes alone, always alike.
+    are: filling, carrying rows up, skipping. With `clock` full steps are timed on this machine, the prediction starts
+    from them, and what the clock says of the steps so far corrects it: decisions may differ a little from run to run.
+    Without it all comes from shapes, always alike.
 
     At each moment (`decisions` of them, equally far apart) every depth is a candidate: held from some moment to the
     end, it brings the run to its budget. The latest such moment is what the budget gives; what is given up is the
@@ -66,8 +67,10 @@ class Budget(AdaptivePolicy):
         costs, depth, step = signals.costs, signals.mask.depth, signals.step
         now = max(0, signals.mask.prefix - 1)
         self._learn(signals.importance or {})
-        # What was held since the last moment is paid for.
+        # What was held since the last moment is paid for: by the clock, where it was looked at.
         self._spent += self._cost(costs, now, self._came_from, self._last - self._moved, step - self._moved)
+        if costs.taken is not None:
+            self._spent = costs.taken
         self._last = step
         budget = self.ratio * signals.total_steps
         to_go = signals.total_steps - step

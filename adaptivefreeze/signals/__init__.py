@@ -11,7 +11,7 @@
 | `importance` | per unit: −Σ Δw·g over the last step, Δw what the optimizer did, g as above |
 | `similarities` | per training block: G = row-normalised A Aᵀ on a probe batch, A the block's outputs in eval mode, (examples, tokens × width), zero at padding; the probe batch is the first examples of the first batch that was trained on |
 | `costs` | predicted cost of a step at each depth, for the batches seen so far: from their shapes alone, the same in every run |
-| `timed costs` | the same, from shapes and from the seconds that forward, backward, optimizer and the rest take in full steps on this machine: one step an interval is timed, and three have to be; no two runs see quite the same |
+| `timed costs` | the same, from shapes and from the seconds that forward, backward, optimizer and the rest take in full steps on this machine, and how long all steps so far took; no two runs see quite the same |
 
 All are averaged over ranks before a policy sees them; the probe batch, the shapes of batches and their times are rank 0's.
 """  # noqa: E501  # a table

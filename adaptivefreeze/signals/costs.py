@@ -46,7 +46,8 @@ class Costs:
             tuple(step_ratio(self.stack, mask, shape, cached=skips, measured=measured) for mask in masks)
             for skips in (False, True)
         )
-        return StepCosts(run, skipped if cached else run, cached, examples_pass, FILLING)
+        taken = None if self._timer is None else self._timer.taken()
+        return StepCosts(run, skipped if cached else run, cached, examples_pass, FILLING, taken)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint needs."""

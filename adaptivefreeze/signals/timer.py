@@ -18,11 +18,11 @@ _PARTS = ("forward", "backward", "optimizer", "other")
 
 
 class StepTimer:
-    """Times one step an interval, the one at whose end the policy is asked, while nothing is frozen.
+    """Times the parts of full steps, while nothing is frozen, and how long all steps have taken.
 
-    A step is what lies between Trainer's `on_step_begin` and `on_step_end`: no loading, logging, evaluating. A device
-    that works on its own is waited for at the bounds of the parts, in these steps alone. What other measures do in
-    them is left out, and so is the first step of all, in which buffers are made.
+    A step is what lies between Trainer's `on_step_begin` and `on_step_end`: no loading, logging, evaluating. Of the
+    parts, what other measures do is left out, and the first step of all, in which buffers are made. A GPU would have
+    to be waited for at the bounds of the parts: there only one step an interval is timed, the last before a moment.
     """
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
@@ -30,10 +30,11 @@ class StepTimer:
         self._trained = [parameters[p.name] for unit in stack.units for p in unit.parameters if p.trainable]
         self._device = next(model.parameters()).device
         self._samples: list[list[float]] = []
+        self._taken = 0.0
         self._parts: dict[str, float] | None = None  # of the step that is being timed
         self._stepped = False
         self._first = True
-        self._at = 0.0
+        self._at = self._began = 0.0
 
     def seconds(self) -> StepSeconds | None:
         """The mean of the timed steps, or None when they are too few."""
@@ -41,10 +42,17 @@ class StepTimer:
             return None
         return StepSeconds(*map(statistics.mean, zip(*self._samples, strict=True)))
 
+    def taken(self) -> float | None:
+        """Time of all steps so far / time of a full one; None as long as too few were timed."""
+        full = self.seconds()
+        return None if full is None else self._taken / full.total
+
     def begin(self, due: int | None) -> None:
         """A step begins. `due` as for `Measure`."""
-        timed = due == 1 and not self._first and all(p.requires_grad for p in self._trained)
+        timed = (due == 1 or self._device.type == "cpu") and not self._first
+        timed = timed and all(p.requires_grad for p in self._trained)
         self._parts, self._stepped, self._first = dict.fromkeys(_PARTS, 0.0) if timed else None, False, False
+        self._began = time.perf_counter()
         self.go_on()
 
     def batch(self) -> None:
@@ -75,14 +83,16 @@ class StepTimer:
         if self._parts is not None and self._stepped:  # AMP leaves an update out now and then
             self._samples.append([self._parts[part] for part in _PARTS])
         self._parts = None
+        self._taken += time.perf_counter() - self._began
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint needs."""
-        return {"seconds": torch.tensor(self._samples, dtype=torch.float64).reshape(-1, len(_PARTS))}
+        samples = torch.tensor(self._samples, dtype=torch.float64).reshape(-1, len(_PARTS))
+        return {"seconds": samples, "taken": torch.tensor(self._taken, dtype=torch.float64)}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Go on from what `tensors` gave."""
-        self._samples = tensors["seconds"].tolist()
+        self._samples, self._taken = tensors["seconds"].tolist(), float(tensors["taken"])
 
     def _lap(self, part: str | None) -> None:
         """Since the last lap the device was at work on `part`."""

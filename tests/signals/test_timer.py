@@ -50,30 +50,34 @@ def step(timer, clock, due, *, batches=1, stepped=True):
 
 
 def test_the_parts_are_told_apart(clock, model):
+    """In every step but the first on a CPU; what the measures take is no part, but is paid for."""
     timer = StepTimer(model, find_blocks(model))
-    for _ in range(ENOUGH):
+    for _ in range(1 + ENOUGH):
+        assert timer.seconds() is None
+        assert timer.taken() is None
+        step(timer, clock, None)
+    assert timer.seconds() == StepSeconds(2, 3, 5, 2)
+    assert timer.taken() == (1 + ENOUGH) * 212 / 12
+
+
+def test_on_a_device_of_its_own_the_last_step_before_a_moment_is_timed(clock, model, monkeypatch):
+    timer = StepTimer(model, find_blocks(model))
+    timer._device, waited = SimpleNamespace(type="cuda"), []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for timed in range(ENOUGH):
         assert timer.seconds() is None
         step(timer, clock, None)
         step(timer, clock, 2)
+        assert len(waited) == 8 * timed, "in other steps it is not waited for"
         step(timer, clock, 1)
     assert timer.seconds() == StepSeconds(2, 3, 5, 2)
 
 
 def test_a_step_of_several_batches_is_one_step(clock, model):
     timer = StepTimer(model, find_blocks(model))
-    for _ in range(ENOUGH):
-        step(timer, clock, 2, batches=4)
+    for _ in range(1 + ENOUGH):
         step(timer, clock, 1, batches=4)
     assert timer.seconds() == StepSeconds(8, 12, 5, 2)
-
-
-def test_the_first_step_of_all_is_not_timed(clock, model):
-    timer = StepTimer(model, find_blocks(model))
-    for _ in range(ENOUGH):
-        step(timer, clock, 1)
-    assert timer.seconds() is None
-    step(timer, clock, 1)
-    assert timer.seconds() == StepSeconds(2, 3, 5, 2)
 
 
 def test_what_is_not_a_full_step_does_not_count(clock, model):
@@ -94,6 +98,7 @@ def test_it_goes_on_from_a_checkpoint(clock, model):
         step(timer, clock, 1)
     resumed.load(timer.tensors())
     assert resumed.seconds() == timer.seconds() == StepSeconds(2, 3, 5, 2)
+    assert resumed.taken() == timer.taken()
 
 
 class Look(TrainerCallback):
@@ -126,7 +131,7 @@ class SlowCallback(TrainerCallback):
 
 
 def test_in_a_real_trainer_it_is_seen_what_is_slow(tmp_path):
-    """12 steps of two batches, a moment every second step; all costs are those of the shapes until three are timed."""
+    """12 steps of two batches; all costs are those of the shapes until a few steps were timed."""
     model = tiny_bert()
     freezing = FreezeCallback(Budget(1.0, decisions=6))
     look = Look(freezing)
@@ -148,5 +153,7 @@ def test_in_a_real_trainer_it_is_seen_what_is_slow(tmp_path):
     assert last.run[0] == last.skipped[0] == 1
     assert seconds.other / seconds.total < last.skipped[-1] < last.run[-1]
     assert first.skipped[-1] < last.skipped[-1], "a slow callback is not skipped"
+    assert first.taken is None
+    assert 11 < last.taken < 15
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
