@@ -134,7 +134,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._deciding is None:
             return
-        self._deciding.watch.end()
+        self._deciding.ended()
         if state.global_step in self._deciding.moments.steps:
             self._ask(self._deciding, state, control, kwargs.get("optimizer"))
 

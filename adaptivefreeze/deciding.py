@@ -62,6 +62,10 @@ class Deciding:
         if not (self.watch.needs_gradients and self._gradients_of != step):
             self.watch.stepped(self._due(step))
 
+    def ended(self) -> None:
+        """A step has ended, and nobody was asked yet."""
+        self.watch.end()
+
     def evaluated(self, metrics: Mapping[str, float]) -> dict[str, float] | None:
         """An evaluation has ended: the metrics of all sets once the last one has, if the policy asks for them."""
         if not self.moments.evaluations:
