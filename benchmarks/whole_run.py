@@ -1,23 +1,28 @@
 """Whole runs with the prefix cache against full fine-tuning: training seconds and test metrics, on real data.
 
     python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--batch-size 8] [--learning-rate 2e-4]
-                                   [--policies SPEC ...] [--output FILE]
+                                   [--policies SPEC ...] [--lora RATE ...] [--rank 8] [--output FILE]
 
-`--policies` runs these with the cache, beside full fine-tuning, in place of the usual rows. All runs advance in one
-process in turn, a few steps each, so that whatever else the machine does slows all of them alike. Speed is full / row,
-in training seconds as every RunResult counts them: steps alone, with all that the cache does in them. The runs share
-one generator of random numbers, so scores differ a little from those of a run alone.
+`--policies` runs these with the cache, beside full fine-tuning, in place of the usual rows. `--lora` adds a run of LoRA
+(Hu 2021, by peft, on every linear layer of the encoder, alpha twice the rank, a fresh head trained with it) at each of
+these learning rates: the rate that suits it is not full fine-tuning's. All runs advance in one process in turn, a few
+steps each, so that whatever else the machine does slows all of them alike. Speed is full / row, in training seconds as
+every RunResult counts them: steps alone, with all that the cache does in them. The runs share one generator of random
+numbers, so scores differ a little from those of a run alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 from machine import describe
+from peft import LoraConfig, TaskType, get_peft_model
 from turns import Turns
 
 from adaptivefreeze import find_blocks, parse_policy
@@ -27,21 +32,46 @@ from adaptivefreeze.studies.run import run_scenario, warm_up
 from adaptivefreeze.studies.settings import StudySettings
 from adaptivefreeze.tasks import load_task
 
-Row = tuple[str, bool]  # a policy, and whether with the cache
-ROWS: tuple[Row, ...] = (
-    ("nothing", False),
-    ("bottom-up:3", False),
-    ("bottom-up:3", True),
-    ("bottom-up:4", False),
-    ("bottom-up:4", True),
-)
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A policy with or without the cache, or LoRA at a learning rate of its own."""
+
+    policy: str
+    cache: bool = False
+    lora_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"`{self.policy}`" if self.lora_rate is None else f"LoRA, learning rate {self.lora_rate:g}"
+
+
+FULL = Row("nothing")
+ROWS = (FULL, Row("bottom-up:3"), Row("bottom-up:3", cache=True), Row("bottom-up:4"), Row("bottom-up:4", cache=True))
 TURN = 10  # steps
 SCORES = ("entity_f1", "macro_f1", "accuracy")
 
 
+class WithLora:
+    """A task whose models carry LoRA adapters of this rank; its head alone is trained besides them."""
+
+    def __init__(self, task: Any, rank: int) -> None:
+        self._task, self._rank = task, rank
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def new_model(self, seed: int) -> Any:
+        kind = TaskType.TOKEN_CLS if self._task.kind == "ner" else TaskType.SEQ_CLS
+        adapters = LoraConfig(task_type=kind, r=self._rank, lora_alpha=2 * self._rank, target_modules="all-linear")
+        model = self._task.new_model(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return get_peft_model(model, adapters)
+
+
 def measure(task: Any, number: int, row: Row, settings: StudySettings, model: Any, turns: Turns) -> RunResult:
     """One run, which goes on only in its own turns."""
-    policy, cache = row
 
     def stepped(done: int, total: int) -> None:
         if done % TURN == 0:
@@ -50,22 +80,24 @@ def measure(task: Any, number: int, row: Row, settings: StudySettings, model: An
 
     turns.wait(number)
     try:
-        chosen = dataclasses.replace(settings, cache=cache)
-        return run_scenario(task, parse_policy(policy), 0, chosen, model=model, listener=stepped)
+        rate = row.lora_rate or settings.learning_rate
+        chosen = dataclasses.replace(settings, cache=row.cache, learning_rate=rate)
+        return run_scenario(task, parse_policy(row.policy), 0, chosen, model=model, listener=stepped)
     finally:
         turns.leave(number)
 
 
-def table(results: list[RunResult]) -> str:
+def table(rows: Sequence[Row], results: Sequence[RunResult]) -> str:
     """The runs in Markdown, each beside full fine-tuning."""
     lines = [
-        "| policy | cache | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| run | cache | parameters | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for result in results:
+    for row, result in zip(rows, results, strict=True):
         hits = f"{result.cache_stats['hit_rate']:.2f}" if result.cache_stats else "–"
         lines.append(
-            f"| `{result.scenario}` | {'yes' if result.cache else 'no'} | {result.train_seconds:.1f} | "
+            f"| {row.name} | {'yes' if row.cache else 'no'} | {result.trainable_parameters:,} | "
+            f"{result.train_seconds:.1f} | "
             f"{results[0].train_seconds / result.train_seconds:.2f} | {hits} | "
             + " | ".join(_points(getattr(result.metrics, name)) for name in SCORES)
             + " |"
@@ -86,10 +118,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--policies", nargs="+", metavar="SPEC")
+    parser.add_argument("--lora", nargs="+", type=float, default=[], metavar="RATE")
+    parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
 
-    rows: list[Row] = [ROWS[0], *((spec, True) for spec in options.policies)] if options.policies else list(ROWS)
+    rows = [FULL, *(Row(spec, cache=True) for spec in options.policies)] if options.policies else list(ROWS)
+    rows += [Row("nothing", lora_rate=rate) for rate in options.lora]
     task = load_task(options.dataset, model=options.model, limit=options.limit)
     # Validation decides nothing here, and is outside of the clock: a few sentences do.
     task = dataclasses.replace(task, validation=task.validation.select(range(32)))
@@ -98,13 +133,17 @@ def main() -> None:
     settings = StudySettings(epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate)
     warm_up(task, settings)
     turns = Turns(len(rows))
+    tasks = [task if row.lora_rate is None else WithLora(task, options.rank) for row in rows]
     with ThreadPoolExecutor(len(rows)) as pool:
-        runs = [pool.submit(measure, task, number, row, settings, model, turns) for number, row in enumerate(rows)]
+        runs = [
+            pool.submit(measure, of_row, number, row, settings, model, turns)
+            for number, (of_row, row) in enumerate(zip(tasks, rows, strict=True))
+        ]
         results = [run.result() for run in runs]
     text = (
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, batch "
         f"{options.batch_size}, learning rate {options.learning_rate:g}, {options.model} model. {describe()}.\n\n"
-        + table(results)
+        + table(rows, results)
     )
     print(text)
     if options.output:
