@@ -48,6 +48,7 @@ class Row:
 
 FULL = Row("nothing")
 ROWS = (FULL, Row("bottom-up:3"), Row("bottom-up:3", cache=True), Row("bottom-up:4"), Row("bottom-up:4", cache=True))
+HEADS = ("classifier", "score")  # what transformers calls them; new, so they are trained whole
 TURN = 10  # steps
 SCORES = ("entity_f1", "macro_f1", "accuracy")
 
@@ -63,7 +64,14 @@ class WithLora:
 
     def new_model(self, seed: int) -> Any:
         kind = TaskType.TOKEN_CLS if self._task.kind == "ner" else TaskType.SEQ_CLS
-        adapters = LoraConfig(task_type=kind, r=self._rank, lora_alpha=2 * self._rank, target_modules="all-linear")
+        adapters = LoraConfig(
+            task_type=kind,
+            r=self._rank,
+            lora_alpha=2 * self._rank,
+            target_modules="all-linear",
+            exclude_modules=list(HEADS),
+            modules_to_save=list(HEADS),
+        )
         model = self._task.new_model(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
