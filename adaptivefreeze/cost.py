@@ -116,13 +116,14 @@ def step_ratio(
     full, own = predict(stack, FreezeMask(stack.depth), shape), predict(stack, mask, shape, cached=cached)
     if measured is None:
         return own.total / full.total
-    left = (
-        measured.forward * own.forward / full.forward
-        + measured.backward * own.backward / full.backward
-        + measured.optimizer * own.optimizer / full.optimizer
-        + measured.other
+    # The shares first: each is exactly 1 where nothing is saved, and so is then the ratio.
+    left = StepSeconds(
+        measured.forward * (own.forward / full.forward),
+        measured.backward * (own.backward / full.backward),
+        measured.optimizer * (own.optimizer / full.optimizer),
+        measured.other,
     )
-    return left / measured.total
+    return left.total / measured.total
 
 
 def run_ratio(

@@ -2,17 +2,20 @@
 
 import pytest
 from architectures import ARCHITECTURES
+from hypothesis import given
+from hypothesis import strategies as st
 from training import tiny_bert
 
 from adaptivefreeze import BottomUp, FreezeMask, Interleaved, Nothing, Timeline, TopDown, find_blocks
 from adaptivefreeze.cost import StepSeconds, StepShape, optimizer_bytes, predict, run_ratio, step_ratio
 
 SHAPE = StepShape(8, 64)
+STACK = find_blocks(tiny_bert(blocks=8))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stack():
-    return find_blocks(tiny_bert(blocks=8))
+    return STACK
 
 
 def ratio(stack, policy, **options):
@@ -76,3 +79,13 @@ def test_a_measured_step_says_what_its_parts_are_worth(stack):
     only_forward = StepSeconds(1, 0, 0, 0)
     assert ratio(stack, BottomUp(8), measured=only_forward) == pytest.approx(1)
     assert ratio(stack, BottomUp(8), cached=True, measured=only_forward) < 0.05
+
+
+SECONDS = st.floats(1e-6, 1e3)
+
+
+@given(st.builds(StepSeconds, SECONDS, SECONDS, SECONDS, SECONDS))
+def test_full_fine_tuning_costs_exactly_what_it_costs(measured):
+    """1 to the bit, whatever the clock said: a ratio of sums that are rounded in the same order."""
+    assert ratio(STACK, Nothing(), measured=measured) == 1
+    assert ratio(STACK, Nothing(), cached=True, measured=measured) == 1
