@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -23,15 +22,15 @@ from .running import (
     count_examples,
     load_tensors,
     passes_to_go,
+    refuse_second,
     resumed_checkpoint,
+    resumed_state,
     running_trainer,
     save_tensors,
     steps_per_epoch,
     watch_raw_gradients,
 )
 from .timeline import Timeline
-
-logger = logging.getLogger(__name__)
 
 
 class FreezeCallback(TrainerCallback, ExportableState):
@@ -65,7 +64,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self.timeline = Timeline()
         self.saved: dict[str, Any] | None = None  # set by Trainer when it restores callbacks from a checkpoint
         self._options: dict[str, Any] = {"restore": restore, "eval_frozen": eval_frozen, "tower": tower}
-        self.cache: PrefixCache | None = _as_cache(cache)
+        self.cache = PrefixCache.of(cache)
         self._freezer: Freezer | None = None
         self._patches = Patches()
         self._guarded = False
@@ -86,7 +85,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self._end(restore=True)  # what an earlier train() left behind
         trainer = running_trainer()
         if trainer is not None:
-            _refuse_second(trainer)
+            refuse_second(trainer, type(self))
             if not self._guarded:
                 # Added after the Trainer was made: this train() is already running.
                 self._guard(trainer, "train")
@@ -212,7 +211,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self._learning_rates = {}
         tensors: dict[str, torch.Tensor] = {}
         self.stack = find_blocks(model, self._options["tower"])
-        saved = self._checkpointed(state)
+        saved = resumed_state(self, self.policy, self.saved, state)
+        self.saved = None
         if saved is None:
             self.timeline = Timeline()
             mask = self.policy.start(self.stack)
@@ -306,25 +306,6 @@ class FreezeCallback(TrainerCallback, ExportableState):
             self.timeline.record(state.global_step, decision.mask, decision.reason)
         control.should_training_stop |= decision.stop
 
-    def _checkpointed(self, state: TrainerState) -> dict[str, Any] | None:
-        """What the checkpoint says that this run goes on from, or None for a run from the start."""
-        saved, self.saved = self.saved, None
-        if state.global_step == 0:
-            return None
-        callbacks: Any = state.stateful_callbacks
-        entry = callbacks.get(type(self).__name__)
-        if isinstance(entry, list):
-            entry = entry[0]
-        if saved is None and entry:
-            saved = entry.get("attributes", {}).get("saved")
-        if saved is None or saved["mask"] is None:
-            logger.warning("The checkpoint says nothing about freezing: %s starts afresh here.", self.policy)
-            return None
-        if saved["policy"] != str(self.policy):
-            logger.warning("The checkpoint was frozen by %s: %s starts afresh here.", saved["policy"], self.policy)
-            return None
-        return dict(saved)
-
     def _end(self, *, restore: bool) -> None:
         self._patches.remove()
         if self._deciding is not None:
@@ -358,17 +339,3 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self, original: Callable[..., Any], logs: dict[str, float], *args: Any, **kwargs: Any
     ) -> Any:
         return original({**logs, **self.measures()}, *args, **kwargs)
-
-
-def _as_cache(cache: PrefixCache | dict[str, Any] | bool | None) -> PrefixCache | None:
-    if isinstance(cache, PrefixCache):
-        return cache
-    if isinstance(cache, dict):
-        return PrefixCache(**cache)
-    return PrefixCache() if cache else None
-
-
-def _refuse_second(trainer: Trainer) -> None:
-    count = sum(isinstance(callback, FreezeCallback) for callback in trainer.callback_handler.callbacks)
-    if count > 1:
-        raise RequestError(f"this Trainer has {count} FreezeCallbacks: keep one, with one policy.")

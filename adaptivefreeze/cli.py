@@ -30,6 +30,7 @@ from .command import (
     Revision,
     TextColumn,
 )
+from .quiet import quieten_libraries
 
 app = typer.Typer(
     name="adaptivefreeze",
@@ -78,7 +79,7 @@ def compare(
     from .report.progress import ProgressBar
     from .report.publish import publish
     from .report.stored import load
-    from .report.terminal import quieten_libraries, show_study
+    from .report.terminal import show_study
     from .studies import Request
     from .studies import compare as run_all
 
@@ -126,7 +127,7 @@ def train(
 ) -> None:
     """Fine-tune under one policy; saves model, tokenizer and result."""
     from .report.progress import ProgressBar
-    from .report.terminal import quieten_libraries, show_training
+    from .report.terminal import show_training
     from .studies import Request
     from .studies import train as run_one
 
@@ -197,7 +198,7 @@ def search(
     """Find k*, the depth to freeze with the best validation score, by an Optuna study. Without any option: the demo."""
     from .report.progress import ProgressBar, ProgressLines
     from .report.search import publish_search
-    from .report.terminal import quieten_libraries, show_search
+    from .report.terminal import show_search
     from .studies import Request
     from .studies.search import SearchOptions
     from .studies.search import search as find
@@ -236,7 +237,7 @@ def inspect(
     config: Config = None,
 ) -> None:
     """Show a model's units, their parameters and the predicted cost of each depth."""
-    from .report.terminal import quieten_libraries, show_inspection
+    from .report.terminal import show_inspection
     from .studies import Request, inspect_model, inspect_task
 
     quieten_libraries()

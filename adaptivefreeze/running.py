@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import sys
@@ -14,8 +15,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .errors import RequestError
+from .policies import Policy
+
+logger = logging.getLogger(__name__)
 
 TENSORS = "freezing.safetensors"
 
@@ -33,6 +39,37 @@ def resumed_checkpoint() -> Path | None:
             if isinstance(folder, (str, os.PathLike)):
                 return Path(folder)
     return None
+
+
+def resumed_state(
+    callback: TrainerCallback, policy: Policy, saved: Mapping[str, Any] | None, state: TrainerState
+) -> dict[str, Any] | None:
+    """What the checkpoint that this run goes on from says of freezing by `policy`; None for a run from the start.
+
+    `saved`: what Trainer has restored of it into `callback`, which it does if it is told to.
+    """
+    if state.global_step == 0:
+        return None
+    callbacks: Any = state.stateful_callbacks
+    entry = callbacks.get(type(callback).__name__)
+    if isinstance(entry, list):
+        entry = entry[0]
+    if saved is None and entry:
+        saved = entry.get("attributes", {}).get("saved")
+    if saved is None or saved["mask"] is None:
+        logger.warning("The checkpoint says nothing about freezing: %s starts afresh here.", policy)
+        return None
+    if saved["policy"] != str(policy):
+        logger.warning("The checkpoint was frozen by %s: %s starts afresh here.", saved["policy"], policy)
+        return None
+    return dict(saved)
+
+
+def refuse_second(trainer: Trainer, kind: type[TrainerCallback]) -> None:
+    """Raises `RequestError` when `trainer` has more than one callback of this kind."""
+    count = sum(isinstance(callback, kind) for callback in trainer.callback_handler.callbacks)
+    if count > 1:
+        raise RequestError(f"this Trainer has {count} {kind.__name__}s: keep one, with one policy.")
 
 
 def _frames() -> Iterator[FrameType]:

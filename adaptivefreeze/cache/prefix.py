@@ -72,6 +72,15 @@ class PrefixCache:
         self._examples: int | None = None
         self._forget_run()
 
+    @classmethod
+    def of(cls, given: PrefixCache | dict[str, Any] | bool | None) -> PrefixCache | None:
+        """`given` itself, one made from these arguments, one with the defaults for True, or None for none."""
+        if isinstance(given, dict):
+            return cls(**given)
+        if isinstance(given, PrefixCache):
+            return given
+        return cls() if given else None
+
     def arguments(self) -> dict[str, Any]:
         """What makes this cache anew, as plain JSON."""
         disk = None if self.disk is None else str(self.disk)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..quiet import quieten_libraries
 from ..studies.compare import Watch
 from ..studies.result import FailedRun, RunResult
 from .table import score_name
-from .terminal import quieten_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console
