@@ -16,6 +16,7 @@ from .deciding import Deciding
 from .errors import RequestError
 from .freezer import Freezer
 from .mask import FreezeMask
+from .pace import Pace
 from .policies import AdaptivePolicy, Decision, Policy, parse_policy
 from .running import (
     Patches,
@@ -71,6 +72,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self._examples: int | None = None
         self._deciding: Deciding | None = None
         self._learning_rates: dict[str, float] = {}
+        self._pace = Pace()
 
     # What Trainer calls
 
@@ -98,7 +100,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
             if self.cache is not None and self.stack is not None and self.mask is not None:
                 self.cache.attach(model, self.stack)
                 self._examples = count_examples(kwargs.get("train_dataloader"))
-                self.cache.move(self.mask, passes=passes_to_go(state), examples=self._examples)
+                self.cache.move(self.mask, passes=passes_to_go(state, self._pace), examples=self._examples)
         except BaseException:
             self._end(restore=True)
             raise
@@ -134,6 +136,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if self._deciding is None:
             return
         self._deciding.ended()
+        control.should_training_stop |= self._pace.stepped(
+            kwargs.get("lr_scheduler"), state.global_step, state.max_steps
+        )
         if state.global_step in self._deciding.moments.steps:
             self._ask(self._deciding, state, control, kwargs.get("optimizer"))
 
@@ -162,6 +167,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
                     "mask": None if self.mask is None else self.mask.to_json(),
                     "timeline": self.timeline.state_dict(),
                     "learning_rates": self._learning_rates,
+                    "pace": self._pace.state_dict(),
                 }
             },
         }
@@ -179,7 +185,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self.mask = mask
         self.timeline.record(state.global_step, mask, reason)
         if self.cache is not None:
-            self.cache.move(mask, passes=passes_to_go(state), examples=self._examples)
+            self.cache.move(mask, passes=passes_to_go(state, self._pace), examples=self._examples)
 
     def restore(self) -> None:
         """End freezing now and give the user's flags back. Harmless when nothing is frozen."""
@@ -208,7 +214,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     def _begin(self, model: nn.Module, optimizer: Any, state: TrainerState) -> dict[str, torch.Tensor]:
         """Freeze what the policy starts with, or what the checkpoint says; its tensors are given back."""
-        self._learning_rates = {}
+        self._learning_rates, self._pace = {}, Pace()
         tensors: dict[str, torch.Tensor] = {}
         self.stack = find_blocks(model, self._options["tower"])
         saved = resumed_state(self, self.policy, self.saved, state)
@@ -224,6 +230,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
             self.timeline = Timeline.from_state(saved["timeline"])
             mask = FreezeMask.from_json(saved["mask"])
             self._learning_rates = saved.get("learning_rates") or {}
+            self._pace = Pace(**saved.get("pace", {}))
             tensors = load_tensors(resumed_checkpoint())
         self._freezer = Freezer(
             model,
@@ -292,6 +299,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
             learning_rate=float(optimizer.param_groups[0]["lr"] or 0.0) if optimizer is not None else 0.0,
             cached=self.cache is not None and self.cache.stats.declined is None,
             metrics=metrics,
+            ahead=self._pace.ahead,
         )
         if decision is not None:
             self._obey(decision, state, control)
@@ -300,6 +308,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
         if self._freezer is not None and decision.learning_rates is not None:
             self._learning_rates = dict(decision.learning_rates)
             self._freezer.scale(self._learning_rates)
+        if decision.pace is not None:
+            self._pace.set(decision.pace)
         if decision.mask != self.mask:
             self.move(decision.mask, decision.reason, state)
         elif decision.reason:

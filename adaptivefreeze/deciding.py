@@ -85,8 +85,12 @@ class Deciding:
         learning_rate: float,
         cached: bool,
         metrics: Mapping[str, float] | None = None,
+        ahead: float = 0.0,
     ) -> Decision | None:
-        """What the policy says after `step` steps, with `mask` in force; `metrics` after an evaluation alone."""
+        """What the policy says after `step` steps, with `mask` in force; `metrics` after an evaluation alone.
+
+        `ahead`: how far the learning-rate schedule is ahead of `step`.
+        """
         signals = Signals(
             step=step,
             total_steps=self._total_steps,
@@ -95,6 +99,7 @@ class Deciding:
             mask=mask,
             learning_rate=learning_rate,
             metrics=metrics,
+            ahead=ahead,
             **self.watch.read(cached=cached, examples_pass=self._epoch_steps),
         )
         decision = self.policy.update(signals)

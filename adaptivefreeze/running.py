@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .errors import RequestError
+from .pace import Pace
 from .policies import Policy
 
 logger = logging.getLogger(__name__)
@@ -126,11 +127,12 @@ def _all_finite(model: nn.Module) -> bool:
     return bool(torch.stack([norm.isfinite() for norm in torch._foreach_norm(gradients)]).all())
 
 
-def passes_to_go(state: TrainerState) -> float | None:
+def passes_to_go(state: TrainerState, pace: Pace) -> float | None:
     """How many more times the training data is gone through; None where its length is not known."""
     if not state.num_train_epochs or not state.max_steps:
         return None
-    return (state.max_steps - state.global_step) * state.num_train_epochs / state.max_steps
+    steps = max(0.0, state.max_steps - state.global_step - pace.ahead) / pace.rate
+    return steps * state.num_train_epochs / state.max_steps
 
 
 def count_examples(loader: Any) -> int | None:

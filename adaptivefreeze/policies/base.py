@@ -60,6 +60,8 @@ class Signals:
     - `similarities`: a trained block's name -> the rows of the similarity matrix of its outputs on the probe batch.
     - `metrics`: what the evaluation that has just ended reported; None at a moment that is no evaluation.
     - `costs`: what each depth costs ("costs": by the shapes alone; "timed costs": by the clock as well).
+
+    `ahead`: how many steps the learning-rate schedule is ahead of `step`, by the pace of earlier decisions.
     """
 
     step: int
@@ -77,6 +79,7 @@ class Signals:
     similarities: Mapping[str, Sequence[Sequence[float]]] | None = None
     metrics: Mapping[str, float] | None = None
     costs: StepCosts | None = None
+    ahead: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,16 @@ class Decision:
     """What holds from now on, and why.
 
     `learning_rates`: unit -> factor on the learning rate that the scheduler gives, 1 where none is named; None leaves
-    the factors as they are. `stop` ends the training. An empty `reason` is not worth a line in the timeline: only a
-    change of mask is noted then.
+    the factors as they are. `stop` ends the training. `pace`: how many steps of the learning-rate schedule each step
+    takes, 1 or more; the training ends where the schedule does; None leaves the pace as it is. An empty `reason` is
+    not worth a line in the timeline: only a change of mask is noted then.
     """
 
     mask: FreezeMask
     reason: str = ""
     learning_rates: Mapping[str, float] | None = None
     stop: bool = False
+    pace: float | None = None
 
 
 @dataclass(frozen=True)

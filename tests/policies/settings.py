@@ -55,7 +55,14 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
     Egeria: [Egeria(tolerance=1.0, window=2), Egeria(tolerance=0.5, renew=2, bootstrap=10)],
     SmartFRZ: [SmartFRZ(), SmartFRZ(0.2, intervals=4, window=2, prefix=True), SmartFRZ(0.9, window=1)],
     # The first is the one that trains twice to the same end: by the clock no two runs are quite alike.
-    Budget: [Budget(clock=False), Budget(), Budget(0.3), Budget(0.8, decisions=7)],
+    Budget: [
+        Budget(clock=False, shorten=False),
+        Budget(0.8, clock=False),
+        Budget(),
+        Budget(0.3),
+        Budget(0.3, shorten=False),
+        Budget(0.8, decisions=7),
+    ],
 }
 
 WRAPPED: list[Policy] = [

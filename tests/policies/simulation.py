@@ -7,12 +7,15 @@ import random
 from collections.abc import Iterator
 
 from adaptivefreeze import FreezeMask, Policy, parse_policy
+from adaptivefreeze.pace import Pace
 from adaptivefreeze.policies import AdaptivePolicy, Decision, Norms, Signals, StepCosts
 
 EXAMPLES = 4
 
 
-def signals_at(stack, seed: int, step: int, mask: FreezeMask, total: int, epoch: float, *, evaluated: bool) -> Signals:
+def signals_at(
+    stack, seed: int, step: int, mask: FreezeMask, total: int, epoch: float, *, evaluated: bool, ahead: float = 0.0
+) -> Signals:
     """Every signal that there is; frozen units have no gradient."""
     rng = random.Random(f"{seed}/{step}")
     units = [unit.name for unit in stack.units]
@@ -45,6 +48,7 @@ def signals_at(stack, seed: int, step: int, mask: FreezeMask, total: int, epoch:
             cached=True,
             examples_pass=epoch,
         ),
+        ahead=ahead,
     )
 
 
@@ -53,21 +57,27 @@ def simulate(
 ) -> Iterator[tuple[int, FreezeMask, Decision]]:
     """What `policy` decides: (step, mask before, decision). At step `cut` it goes through JSON into a new policy."""
     mask = policy.start(stack)
-    moments = policy.moments(total, epoch)
+    moments, pace = policy.moments(total, epoch), Pace()
     for step in range(1, total + 1):
+        ended = pace.stepped(None, step, total)
         asked = [False] * (step in moments.steps) + [True] * (moments.evaluations and step % evaluate == 0)
         for evaluated in asked:
             assert isinstance(policy, AdaptivePolicy)
-            decision = policy.update(signals_at(stack, seed, step, mask, total, epoch, evaluated=evaluated))
+            signals = signals_at(stack, seed, step, mask, total, epoch, evaluated=evaluated, ahead=pace.ahead)
+            decision = policy.update(signals)
             if decision is not None:
                 yield step, mask, decision
                 mask = decision.mask
+                if decision.pace is not None:
+                    pace.set(decision.pace)
                 if decision.stop:
                     return
+        if ended:
+            return
         if step == cut:
             state = json.loads(json.dumps(policy.state_dict()))
             mask = FreezeMask.from_json(json.loads(json.dumps(mask.to_json())))
             policy = parse_policy(str(policy))
             policy.start(stack)
             policy.load_state_dict(state)
-            moments = policy.moments(total, epoch)
+            moments, pace = policy.moments(total, epoch), Pace(**json.loads(json.dumps(pace.state_dict())))

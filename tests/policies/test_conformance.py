@@ -91,6 +91,7 @@ def test_its_masks_are_sound_at_each_decision(policy, depth, seed, total, epochs
         for unit, factor in (decision.learning_rates or {}).items():
             assert unit in {u.name for u in stack.units}
             assert 0 <= factor < float("inf")
+        assert decision.pace is None or 1 <= decision.pace < float("inf")
 
 
 @pytest.mark.parametrize("policy", ADAPTIVE, ids=str)

@@ -5,6 +5,7 @@ from policies.simulation import signals_at
 from policies.test_conformance import stack_of
 
 from adaptivefreeze import AutoRGN, Budget, Egeria, FreezeMask, GradES, RequestError, parse_policy
+from adaptivefreeze.pace import Pace
 from adaptivefreeze.policies import Norms, Signals, StepCosts
 from adaptivefreeze.policies.egeria import plasticity_of
 
@@ -113,13 +114,15 @@ def test_egeria_waits_while_plasticity_still_grows_fast():
 def spent(policy, depth, total, epoch, cached, seed=0, slower=None):
     """The cost of a run, step by step: what the boundary was, since when, and from where rows can be carried.
 
+    It ends with its steps, or with the learning-rate schedule.
+
     `slower`: what frozen steps really cost, against what the policy is told. It then sees a clock.
     """
     stack = stack_of(depth)
     mask, moments = policy.start(stack), policy.moments(total, epoch)
     run = tuple(1 - 0.65 * k / depth for k in range(depth + 1))
     skipped = tuple(1 - 0.97 * k / depth for k in range(depth + 1)) if cached else run
-    cost, since, came = 0.0, 0, 0
+    cost, since, came, pace = 0.0, 0, 0, Pace()
     for step in range(total):
         k = max(0, mask.prefix - 1)
         if cached and k and step - since < epoch:
@@ -128,10 +131,14 @@ def spent(policy, depth, total, epoch, cached, seed=0, slower=None):
         else:
             one = skipped[k]
         cost += one * (slower or 1) if k else one
+        if pace.stepped(None, step + 1, total):
+            break
         if step + 1 in moments.steps:
-            signals = signals_at(stack, seed, step + 1, mask, total, epoch, evaluated=False)
+            signals = signals_at(stack, seed, step + 1, mask, total, epoch, evaluated=False, ahead=pace.ahead)
             costs = StepCosts(run, skipped, cached, epoch, taken=cost if slower else None)
             decision = policy.update(Signals(**{**vars(signals), "costs": costs}))
+            if decision is not None and decision.pace is not None:
+                pace.set(decision.pace)
             if decision is not None and decision.mask != mask:
                 goal = max(0, decision.mask.prefix - 1)
                 since, came, mask = step + 1, k if goal > k else 0, decision.mask
@@ -141,23 +148,74 @@ def spent(policy, depth, total, epoch, cached, seed=0, slower=None):
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("depth", [2, 4, 7])
 @pytest.mark.parametrize("ratio", [0.4, 0.5, 0.7, 0.9])
-def test_budget_is_met_within_five_percent(ratio, depth, cached):
+@pytest.mark.parametrize("shorten", [True, False])
+def test_budget_is_met_within_five_percent(shorten, ratio, depth, cached):
     for total, epoch, seed in ((400, 100, 0), (93, 31, 1), (1000, 200, 2)):
-        assert spent(Budget(ratio), depth, total, epoch, cached, seed) == pytest.approx(ratio, rel=0.05)
+        took = spent(Budget(ratio, shorten=shorten), depth, total, epoch, cached, seed)
+        assert took == pytest.approx(ratio, rel=0.05)
 
 
 @pytest.mark.parametrize("slower", [0.85, 1.15])
 @pytest.mark.parametrize("ratio", [0.5, 0.7, 0.9])
-def test_budget_corrects_itself_by_the_clock(ratio, slower):
+@pytest.mark.parametrize("policy", ["budget:{}", "budget:{},shorten=false"])
+def test_budget_corrects_itself_by_the_clock(policy, ratio, slower):
     """Frozen steps cost another share than predicted; it is met all the same, where it can be."""
     for seed in range(3):
-        assert spent(Budget(ratio), 6, 1000, 200, True, seed, slower) == pytest.approx(ratio, rel=0.05)
+        took = spent(parse_policy(policy.format(ratio)), 6, 1000, 200, True, seed, slower)
+        assert took == pytest.approx(ratio, rel=0.05)
 
 
-def test_a_small_budget_needs_the_cache():
-    assert spent(Budget(0.2), 7, 1000, 100, cached=True) == pytest.approx(0.2, rel=0.05)
-    assert spent(Budget(0.2), 7, 1000, 100, cached=False) == pytest.approx(0.35, abs=0.02)
-    assert spent(Budget(1.0), 7, 100, 25, cached=True) == 1
+@pytest.mark.parametrize("slower", [0.85, 1.15])
+def test_budget_counts_what_a_floor_saves(slower):
+    assert spent(parse_policy("budget:0.5+floor:2"), 6, 1000, 200, True, 0, slower) == pytest.approx(0.5, rel=0.05)
+    alone = spent(parse_policy("bottom-up:2"), 6, 1000, 200, True, 0, slower)
+    assert spent(parse_policy("budget:1.0+floor:2"), 6, 1000, 200, True, 0, slower) == alone
+
+
+def test_a_small_budget_needs_the_cache_if_the_run_keeps_its_steps():
+    kept = Budget(0.2, shorten=False)
+    assert spent(kept, 7, 1000, 100, cached=True) == pytest.approx(0.2, rel=0.05)
+    assert spent(kept, 7, 1000, 100, cached=False) == pytest.approx(0.35, abs=0.02)
+    assert spent(Budget(0.05), 7, 1000, 100, cached=False) == pytest.approx(0.05, rel=0.05)
+    for shorten in (False, True):
+        assert spent(Budget(1.0, shorten=shorten), 7, 100, 25, cached=True) == 1
+
+
+def decisions_of(policy, importance, skipped, total=400):
+    """(step, prefix, pace) of each decision with these importances at every moment, in a run that pays them."""
+    stack, pace, cost, found = stack_of(len(skipped) - 1), Pace(), 0.0, []
+    mask, moments = policy.start(stack), policy.moments(total, 100)
+    for step in range(1, total + 1):
+        cost += skipped[max(0, mask.prefix - 1)]
+        if pace.stepped(None, step, total):
+            return found, cost / total
+        if step in moments.steps:
+            costs = StepCosts(skipped, skipped, False, 100, taken=cost)
+            worth = {name: value for name, value in importance.items() if name not in mask.units}
+            decision = policy.update(
+                Signals(step, total, 100, step / 100, mask, 1e-3, importance=worth, costs=costs, ahead=pace.ahead)
+            )
+            mask = decision.mask
+            pace.set(decision.pace)
+            found.append((step, max(0, mask.prefix - 1), decision.pace))
+    return found, cost / total
+
+
+def test_a_shortened_run_freezes_what_costs_more_than_it_is_worth():
+    """Half the time of each step goes into embeddings and block 0; only if they learn little, that is saved."""
+    even = dict.fromkeys(("embeddings", "block 0", "block 1", "block 2", "block 3", "head"), 1.0)
+    skipped = (1.0, 0.5, 0.4, 0.3, 0.2)
+    found, took = decisions_of(Budget(0.5), even, skipped)
+    assert {prefix for _, prefix, _ in found} == {0}
+    assert {round(pace, 1) for _, _, pace in found[:-1]} == {2.0}, "half of the steps, from first to last"
+    assert took == pytest.approx(0.5, rel=0.02)
+
+    little = {**even, "embeddings": 0.01, "block 0": 0.01}
+    found, took = decisions_of(Budget(0.5), little, skipped)
+    assert [prefix for _, prefix, _ in found[:5]] == [0] * 5, "a few moments say too little"
+    assert {prefix for _, prefix, _ in found[5:]} == {1}
+    assert found[-2][2] == pytest.approx(1.1, abs=0.1), "nearly all of the steps can be paid for"
+    assert took == pytest.approx(0.5, rel=0.02)
 
 
 def test_budget_gives_up_what_matters_least():
@@ -166,7 +224,7 @@ def test_budget_gives_up_what_matters_least():
     costs = StepCosts(tuple(1 - 0.15 * k for k in range(5)), tuple(1 - 0.15 * k for k in range(5)), False, 100)
     first_moves = {}
     for name, low, high in (("bottom", 1.0, 0.001), ("top", 0.001, 1.0)):
-        policy = Budget(0.8)
+        policy = Budget(0.8, shorten=False)
         mask, moments = policy.start(stack), policy.moments(total, 100)
         importance = {"embeddings": 0.0, "block 0": low, "block 1": low, "block 2": high, "block 3": high, "head": 1.0}
         for step in range(1, total):
@@ -194,6 +252,7 @@ def test_budget_gives_up_what_matters_least():
         ("budget:1.2", "budget: ratio must be a number above 0 up to 1, not 1.2"),
         ("budget:0.5,decisions=0", "budget: decisions must be a whole number of 1 or more, not 0"),
         ("budget:0.5,clock=2", "budget: clock must be true or false, not 2"),
+        ("budget:0.5,shorten=0", "budget: shorten must be true or false, not 0"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(spec, sentence):
