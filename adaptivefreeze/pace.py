@@ -27,8 +27,9 @@ class Pace:
     def stepped(self, scheduler: Any, step: int, total: int) -> bool:
         """Step number `step` of `total` has been taken, and the schedule's own. Whether it has ended early."""
         before, self.ahead = self.ahead, min(self.ahead + self.rate - 1, float(total - step))
-        if scheduler is not None and "metrics" not in inspect.signature(scheduler.step).parameters:
-            for _ in range(math.floor(self.ahead) - math.floor(before)):
+        more = math.floor(self.ahead) - math.floor(before)
+        if more and scheduler is not None and "metrics" not in inspect.signature(scheduler.step).parameters:
+            for _ in range(more):
                 scheduler.step()
         return self.ahead > 0 and step + self.ahead >= total
 

@@ -96,6 +96,8 @@ class Budget(AdaptivePolicy):
 
     def _shortened(self, signals: Signals, costs: StepCosts, now: int) -> Decision | None:
         """The pace that ends the schedule with the budget, at the depth where the steps left are worth most."""
+        if self.ratio == 1:  # all steps can be paid for, whatever a clock says of a slow one
+            return None
         left = signals.total_steps - signals.step - signals.ahead
         money = max(0.0, self.ratio * signals.total_steps - self._spent)
         steps = {now: self._affordable(costs, now, self._came_from, signals.step - self._moved, money)}
