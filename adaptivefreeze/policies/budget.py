@@ -32,8 +32,8 @@ class Budget(AdaptivePolicy):
     What is given up is importance, −Σ Δw·g of a unit in a step, smoothed over moments, of which there are `decisions`,
     equally far apart.
 
-    - `shorten`: the learning-rate schedule passes faster, so that it ends where the budget does. A depth is frozen
-      where the steps that this pays for are clearly worth more than what the frozen units would have learned.
+    - `shorten`: the learning-rate schedule passes faster, so that it ends where the budget does. A depth is frozen, for
+      good, where the steps that this pays for are clearly worth more than what the frozen units would have learned.
     - Without it the run keeps its steps and the boundary moves. At each moment every depth is a candidate: held from
       some moment to the end, it brings the run to its budget. The latest such moment is what the budget gives. The
       candidate that gives up least is taken; it moves when its moment has come. Should the plan leave time over,
@@ -109,7 +109,8 @@ class Budget(AdaptivePolicy):
             if worth[best] > CLEARLY * worth[now] > 0:
                 goal = best
         pace = max(1.0, left / max(1.0, steps[goal]))
-        told = abs(pace / self._pace - 1) > PACE_SAID
+        last = left <= pace * self._gap(signals.total_steps)  # no other moment comes: what is left is a few steps
+        told = not last and abs(pace / self._pace - 1) > PACE_SAID
         if told:
             self._pace = pace
         shown = f"budget {self.ratio:g}: {self._spent / signals.total_steps:.2f} spent"
@@ -117,7 +118,9 @@ class Budget(AdaptivePolicy):
             gained = worth[goal] / worth[now]
             moving = self._moving(signals, now, goal, f"{shown}, what it buys is worth {gained:.1f} times as much")
             return replace(moving, pace=pace)
-        return Decision(signals.mask, f"{shown}, the schedule passes at {pace:.2f} times" if told else "", pace=pace)
+        return Decision(
+            signals.mask, f"{shown}, the schedule passes {pace:.2f} times as fast" if told else "", pace=pace
+        )
 
     def _affordable(self, costs: StepCosts, depth: int, came_from: int, begin: int, money: float) -> float:
         """How many steps from number `begin` after the boundary moved from `came_from` to `depth` cost `money`."""

@@ -149,11 +149,11 @@ def test_in_a_real_trainer_it_is_seen_what_is_slow(tmp_path):
     assert look.seconds[0] is None
     assert seconds.optimizer >= 0.05
     assert seconds.other >= 0.05
-    assert seconds.forward + seconds.backward < 0.1, "loading is no part of a step"
+    assert seconds.forward + seconds.backward < 0.4, "loading, 0.8 s a step, is no part of it"
     assert last.run[0] == last.skipped[0] == 1
     assert seconds.other / seconds.total < last.skipped[-1] < last.run[-1]
     assert first.skipped[-1] < last.skipped[-1], "a slow callback is not skipped"
     assert first.taken is None
-    assert 11 < last.taken < 15
+    assert 11 < last.taken < 24
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
