@@ -31,6 +31,8 @@ class Costs:
         shape = next((v.shape for v in inputs.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
         if shape is not None:
             self._seen += torch.tensor([1, shape[0], shape[0] * shape[1]])
+        if self._timer is not None:
+            self._timer.batch(0 if shape is None else shape[0] * shape[1])
 
     def read(self, cached: bool, examples_pass: float) -> StepCosts:
         """`cached`: whether the prefix cache is at work; `examples_pass`: steps in one pass over the data."""

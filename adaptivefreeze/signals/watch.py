@@ -125,8 +125,6 @@ class Watch:
                 measure.batch(kwargs)
             if self._costs is not None:
                 self._costs.batch(kwargs)
-            if self._timer is not None:
-                self._timer.batch()
 
     def _passed(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._timer is not None and module.training:

@@ -27,15 +27,15 @@ def model():
     return tiny_bert()
 
 
-def step(timer, clock, due, *, batches=1, stepped=True):
+def step(timer, clock, due, *, batches=1, stepped=True, tokens=100):
     """One step: 1 second before, 2 forward and 3 backward a batch, 5 to update, 1 after; 200 of measuring."""
     timer.begin(due)
     clock.now += 1
     for _ in range(batches):
-        timer.batch()
-        clock.now += 2
+        timer.batch(tokens)
+        clock.now += 2 * tokens / 100
         timer.passed()
-        clock.now += 3
+        clock.now += 3 * tokens / 100
     timer.gradients()
     clock.now += 100
     timer.go_on()
@@ -88,6 +88,21 @@ def test_what_is_not_a_full_step_does_not_count(clock, model):
     for _ in range(ENOUGH):
         step(timer, clock, 1)
     assert timer.seconds() is None
+
+
+def test_a_full_step_is_one_of_mean_length(clock, model):
+    """The longest batches come first and are timed; what they tell is scaled to what all steps had."""
+    timer = StepTimer(model, find_blocks(model))
+    for _ in range(1 + ENOUGH):
+        step(timer, clock, 1, tokens=200)
+    assert timer.seconds() == StepSeconds(4, 6, 5, 2)
+    model.bert.embeddings.requires_grad_(False)
+    for _ in range(1 + ENOUGH):
+        step(timer, clock, 1, tokens=100)
+    assert timer.seconds() == StepSeconds(3, 4.5, 5, 2)
+    for _ in range(10):
+        step(timer, clock, 1, tokens=0)
+    assert timer.seconds().forward < 1.5
 
 
 def test_it_goes_on_from_a_checkpoint(clock, model):
