@@ -113,7 +113,13 @@ def step_ratio(
     With the full step `measured`, the shapes say only which share of each of its parts is left: how fast this machine
     multiplies, how fast it moves memory, and what the loop costs is then known and not assumed.
     """
-    full, own = predict(stack, FreezeMask(stack.depth), shape), predict(stack, mask, shape, cached=cached)
+    return cost_ratio(
+        predict(stack, mask, shape, cached=cached), predict(stack, FreezeMask(stack.depth), shape), measured
+    )
+
+
+def cost_ratio(own: StepCost, full: StepCost, measured: StepSeconds | None = None) -> float:
+    """`step_ratio` of a step that costs `own`, where that of full fine-tuning costs `full`."""
     if measured is None:
         return own.total / full.total
     # The shares first: each is exactly 1 where nothing is saved, and so is then the ratio.

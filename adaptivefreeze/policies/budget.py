@@ -17,6 +17,7 @@ SMOOTHING = 0.3  # weight of a new importance against what is known
 SLACK = 0.02  # of the budget: less than this over or under it is not worth a move
 CLEARLY = 1.5  # times as much worth a budget must buy for a shortened run to freeze: importance is a rough number
 LEARNED = 5  # moments before which it is too rough altogether: at first, the head moves most
+APART = 5  # steps at least between the moments of a shortened run: each costs a part of a step
 PACE_SAID = 0.1  # a change of pace by less than this share is not worth a line
 
 
@@ -90,7 +91,9 @@ class Budget(AdaptivePolicy):
 
     def _gap(self, total_steps: int) -> int:
         """Steps from one moment to the next: as many decisions in the steps that the budget leaves, if it shortens."""
-        return max(1, round(total_steps * (self.ratio if self.shorten else 1)) // self.decisions)
+        if self.shorten:
+            return max(APART, round(self.ratio * total_steps) // self.decisions)
+        return max(1, total_steps // self.decisions)
 
     # In fewer steps
 

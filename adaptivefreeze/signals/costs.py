@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..blocks import BlockStack
-from ..cost import FILLING, StepShape, step_ratio
+from ..cost import FILLING, StepCost, StepShape, cost_ratio, predict
 from ..mask import FreezeMask
 from ..policies.base import StepCosts
 from .timer import StepTimer
@@ -25,6 +25,7 @@ class Costs:
         self._timer = timer
         self._accumulation = accumulation
         self._seen = torch.zeros(3, dtype=torch.int64)  # batches, examples, examples × tokens
+        self._predicted: tuple[StepShape, list[list[StepCost]]] | None = None
 
     def batch(self, inputs: Mapping[str, Any]) -> None:
         """A training forward pass begins with these inputs; the first of (batch, tokens, …) shape counts."""
@@ -41,15 +42,20 @@ class Costs:
         if batches:
             size = max(1, round(examples / batches))
             shape = StepShape(size * self._accumulation, max(1, round(tokens / examples)))
-        masks = [FreezeMask(self.stack.depth)]
-        masks += [FreezeMask.first(self.stack.depth, k) for k in range(1, self.stack.depth + 1)]
+        if self._predicted is None or self._predicted[0] != shape:
+            self._predicted = shape, self._predict(shape)
         measured = None if self._timer is None else self._timer.seconds()
         run, skipped = (
-            tuple(step_ratio(self.stack, mask, shape, cached=skips, measured=measured) for mask in masks)
-            for skips in (False, True)
+            tuple(cost_ratio(cost, depths[0], measured) for cost in depths) for depths in self._predicted[1]
         )
         taken = None if self._timer is None else self._timer.taken()
         return StepCosts(run, skipped if cached else run, cached, examples_pass, FILLING, taken)
+
+    def _predict(self, shape: StepShape) -> list[list[StepCost]]:
+        """The cost of each depth, with the prefix run and with it skipped."""
+        masks = [FreezeMask(self.stack.depth)]
+        masks += [FreezeMask.first(self.stack.depth, k) for k in range(1, self.stack.depth + 1)]
+        return [[predict(self.stack, mask, shape, cached=skips) for mask in masks] for skips in (False, True)]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint needs."""
