@@ -29,6 +29,7 @@ from .running import (
     running_trainer,
     save_tensors,
     steps_per_epoch,
+    watch_failure,
     watch_raw_gradients,
 )
 from .timeline import Timeline
@@ -79,7 +80,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = running_trainer()
         if trainer is not None:
-            self._guard(trainer, "train")
+            self._guarded = True
+            watch_failure(self._patches, trainer, "train", self._failed, for_good=True)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -90,8 +92,9 @@ class FreezeCallback(TrainerCallback, ExportableState):
             refuse_second(trainer, type(self))
             if not self._guarded:
                 # Added after the Trainer was made: this train() is already running.
-                self._guard(trainer, "train")
-                self._guard(trainer, "training_step", for_this_run=True)
+                self._guarded = True
+                watch_failure(self._patches, trainer, "train", self._failed, for_good=True)
+                watch_failure(self._patches, trainer, "training_step", self._failed)
             self._patches.put(trainer, "log", self._log_with_freezing)
         model: nn.Module = kwargs["model"]
         try:
@@ -332,18 +335,8 @@ class FreezeCallback(TrainerCallback, ExportableState):
 
     # What Trainer offers no event for: the end by an exception, and a log line before it is shown
 
-    def _guard(self, trainer: Trainer, name: str, *, for_this_run: bool = False) -> None:
-        """Restore when `trainer.<name>()` ends in an exception, of which Trainer tells its callbacks nothing."""
-
-        def guarded(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            try:
-                return original(*args, **kwargs)
-            except BaseException:
-                self._end(restore=True)
-                raise
-
-        self._patches.put(trainer, name, guarded, for_good=not for_this_run)
-        self._guarded = True
+    def _failed(self) -> None:
+        self._end(restore=True)
 
     def _log_with_freezing(
         self, original: Callable[..., Any], logs: dict[str, float], *args: Any, **kwargs: Any

@@ -100,26 +100,17 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
     return StepCost(forward, input_gradient, weight_gradient, moved * shape.bytes_per_value * shape.flops_per_byte)
 
 
-def step_ratio(
-    stack: BlockStack,
-    mask: FreezeMask,
-    shape: StepShape | None = None,
-    *,
-    cached: bool = False,
-    measured: StepSeconds | None = None,
-) -> float:
-    """Predicted time of a step under `mask` / time of a step of full fine-tuning.
+def step_ratio(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None, *, cached: bool = False) -> float:
+    """Predicted time of a step under `mask` / time of a step of full fine-tuning."""
+    return cost_ratio(predict(stack, mask, shape, cached=cached), predict(stack, FreezeMask(stack.depth), shape))
+
+
+def cost_ratio(own: StepCost, full: StepCost, measured: StepSeconds | None = None) -> float:
+    """Predicted time of a step that costs `own` / time of one of full fine-tuning, which costs `full`.
 
     With the full step `measured`, the shapes say only which share of each of its parts is left: how fast this machine
     multiplies, how fast it moves memory, and what the loop costs is then known and not assumed.
     """
-    return cost_ratio(
-        predict(stack, mask, shape, cached=cached), predict(stack, FreezeMask(stack.depth), shape), measured
-    )
-
-
-def cost_ratio(own: StepCost, full: StepCost, measured: StepSeconds | None = None) -> float:
-    """`step_ratio` of a step that costs `own`, where that of full fine-tuning costs `full`."""
     if measured is None:
         return own.total / full.total
     # The shares first: each is exactly 1 where nothing is saved, and so is then the ratio.

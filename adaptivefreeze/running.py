@@ -1,4 +1,4 @@
-"""What a callback is not told: the Trainer that runs, the checkpoint it resumes, and the moment of raw gradients."""
+"""What a callback is not told: the Trainer that runs, the checkpoint it resumes, its failure, and raw gradients."""
 
 from __future__ import annotations
 
@@ -103,6 +103,21 @@ class Patches:
             else:
                 vars(target)[name] = before
         self._made = []
+
+
+def watch_failure(
+    patches: Patches, trainer: Trainer, name: str, failed: Callable[[], None], *, for_good: bool = False
+) -> None:
+    """Call `failed` when `trainer.<name>()` ends in an exception, of which Trainer tells its callbacks nothing."""
+
+    def guarded(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except BaseException:
+            failed()
+            raise
+
+    patches.put(trainer, name, guarded, for_good=for_good)
 
 
 def watch_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, ready: Callable[[], None]) -> None:

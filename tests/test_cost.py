@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from training import tiny_bert
 
 from adaptivefreeze import BottomUp, FreezeMask, Interleaved, Nothing, Timeline, TopDown, find_blocks
-from adaptivefreeze.cost import StepSeconds, StepShape, optimizer_bytes, predict, run_ratio, step_ratio
+from adaptivefreeze.cost import StepSeconds, StepShape, cost_ratio, optimizer_bytes, predict, run_ratio, step_ratio
 
 SHAPE = StepShape(8, 64)
 STACK = find_blocks(tiny_bert(blocks=8))
@@ -18,8 +18,11 @@ def stack():
     return STACK
 
 
-def ratio(stack, policy, **options):
-    return step_ratio(stack, policy.start(stack), SHAPE, **options)
+def ratio(stack, policy, *, cached=False, measured=None):
+    mask = policy.start(stack)
+    if measured is None:
+        return step_ratio(stack, mask, SHAPE, cached=cached)
+    return cost_ratio(predict(stack, mask, SHAPE, cached=cached), predict(stack, FreezeMask(8), SHAPE), measured)
 
 
 def test_the_deeper_the_cheaper_and_the_cache_cheapest(stack):

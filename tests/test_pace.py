@@ -8,7 +8,7 @@ from training import losses, make_trainer, moved, tiny_bert, twin, weights
 from transformers import TrainerCallback
 from transformers.optimization import SchedulerType
 
-from adaptivefreeze import FreezeCallback
+from adaptivefreeze import FreezeCallback, FreezeMask
 from adaptivefreeze.pace import Pace
 from adaptivefreeze.policies import AdaptivePolicy, Decision, Moments
 
@@ -17,7 +17,7 @@ KINDS = ["linear", "cosine", "constant_with_warmup", "polynomial", "inverse_sqrt
 
 
 class Hurry(AdaptivePolicy):
-    """Nothing is frozen; after step `start` the schedule passes at `rate`."""
+    """Nothing is frozen; from step `start` on the schedule passes at `rate`."""
 
     name = "hurry"
 
@@ -25,7 +25,7 @@ class Hurry(AdaptivePolicy):
         self.rate, self.begin, self.ahead = rate, start, []
 
     def start(self, stack):
-        return FreezeCallback("nothing").policy.start(stack)
+        return FreezeMask(stack.depth)
 
     def moments(self, total_steps, steps_per_epoch):
         return Moments(range(1, total_steps))
