@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .blocks import BlockStack, Unit, find_blocks
 from .cache import PrefixCache
-from .callback import FreezeCallback
 from .errors import RequestError
-from .freezer import Freezer, freeze
-from .mask import FreezeMask
+from .model.blocks import BlockStack, Unit, find_blocks
+from .model.freezer import Freezer
+from .model.mask import FreezeMask
+from .model.timeline import Timeline
 from .policies import (
     AutoFreeze,
     AutoRGN,
@@ -32,10 +32,11 @@ from .policies import (
     ValidationDriven,
     parse_policy,
 )
-from .timeline import Timeline
+from .trainer.callback import FreezeCallback
+from .trainer.loop import freeze
 
 if TYPE_CHECKING:
-    from .studies.search import DepthSearch, search_depth
+    from .search import DepthSearch, search_depth
 
 __version__ = "0.1.0"
 
@@ -82,7 +83,7 @@ _OF_SEARCH = ("DepthSearch", "search_depth")
 def __getattr__(name: str) -> Any:
     """What needs more than torch and transformers is imported when it is asked for."""
     if name in _OF_SEARCH:
-        from .studies import search
+        from . import search
 
         return getattr(search, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

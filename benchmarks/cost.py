@@ -20,7 +20,7 @@ from machine import describe, keep_memory
 from transformers import BertConfig, BertForTokenClassification
 
 from adaptivefreeze import BottomUp, HeadOnly, Interleaved, Nothing, TopDown, find_blocks, freeze
-from adaptivefreeze.cost import StepShape, step_ratio
+from adaptivefreeze.model.cost import StepShape, step_ratio
 
 POLICIES = (
     Nothing(),

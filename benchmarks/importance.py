@@ -21,8 +21,8 @@ from machine import describe
 from transformers import Trainer, TrainerCallback
 
 from adaptivefreeze import BlockStack, find_blocks
-from adaptivefreeze.studies.settings import StudySettings
-from adaptivefreeze.tasks import load_task
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.data import load_task
 
 
 class Worth(TrainerCallback):

@@ -19,9 +19,9 @@ from machine import describe
 from paired import Rows, final_f1, table
 
 from adaptivefreeze import BlockStack, FreezeCallback, FreezeMask
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.data import load_task
 from adaptivefreeze.policies import AdaptivePolicy, Decision, Moments, Signals
-from adaptivefreeze.studies.settings import StudySettings
-from adaptivefreeze.tasks import load_task
 
 FRESH, KEPT = "fresh", "kept"
 

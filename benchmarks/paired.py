@@ -13,8 +13,8 @@ from scipy.stats import t as student
 from transformers import PrinterCallback, Trainer
 
 from adaptivefreeze import FreezeCallback
-from adaptivefreeze.studies.run import by_length
-from adaptivefreeze.studies.settings import StudySettings
+from adaptivefreeze.comparison.run import by_length
+from adaptivefreeze.comparison.settings import StudySettings
 
 
 def final_f1(task: Any, seed: int, settings: StudySettings, callback: FreezeCallback) -> float:

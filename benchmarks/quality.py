@@ -19,8 +19,8 @@ from machine import describe
 from paired import Rows, final_f1, table
 
 from adaptivefreeze import BottomUp, FreezeCallback, PrefixCache
-from adaptivefreeze.studies.settings import StudySettings
-from adaptivefreeze.tasks import load_task
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.data import load_task
 
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "uncached": None,

@@ -21,14 +21,14 @@ import transformers
 from machine import describe
 
 from adaptivefreeze import Nothing, find_blocks
-from adaptivefreeze.studies import RunResult, StudyFolder, Watch
-from adaptivefreeze.studies.identity import model_record
-from adaptivefreeze.studies.run import run_scenario, warm_up
-from adaptivefreeze.studies.search import SearchOptions, search
-from adaptivefreeze.studies.search.bench import Candidate, TaskBench
-from adaptivefreeze.studies.search.plan import budget
-from adaptivefreeze.studies.settings import StudySettings
-from adaptivefreeze.tasks import Task, load_task
+from adaptivefreeze.comparison import RunResult, StudyFolder, Watch
+from adaptivefreeze.comparison.fingerprints import model_record
+from adaptivefreeze.comparison.run import run_scenario, warm_up
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.data import Task, load_task
+from adaptivefreeze.search import SearchOptions, search
+from adaptivefreeze.search.objective import Candidate, TaskBench
+from adaptivefreeze.search.plan import budget
 
 
 def main() -> None:

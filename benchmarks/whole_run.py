@@ -26,11 +26,11 @@ from peft import LoraConfig, TaskType, get_peft_model
 from turns import Turns
 
 from adaptivefreeze import find_blocks, parse_policy
-from adaptivefreeze.studies.identity import model_record
-from adaptivefreeze.studies.result import RunResult
-from adaptivefreeze.studies.run import run_scenario, warm_up
-from adaptivefreeze.studies.settings import StudySettings
-from adaptivefreeze.tasks import load_task
+from adaptivefreeze.comparison.fingerprints import model_record
+from adaptivefreeze.comparison.result import RunResult
+from adaptivefreeze.comparison.run import run_scenario, warm_up
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.data import load_task
 
 
 @dataclasses.dataclass(frozen=True)

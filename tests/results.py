@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from adaptivefreeze.studies.result import (
+from adaptivefreeze.comparison.result import (
     FailedRun,
     Metrics,
     ModelRecord,

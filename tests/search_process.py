@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from adaptivefreeze.studies import StudySettings, Watch
-from adaptivefreeze.studies.search import SearchOptions, search
-from adaptivefreeze.tasks import load_task
+from adaptivefreeze.comparison import StudySettings, Watch
+from adaptivefreeze.data import load_task
+from adaptivefreeze.search import SearchOptions, search
 
 SETTINGS = StudySettings(epochs=1, batch_size=8, learning_rate=1e-2, device="cpu", cache=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..blocks import BlockStack
+from ..model.blocks import BlockStack
 from .keys import Batch
 
 

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from ..blocks import BlockStack
+from ..model.blocks import BlockStack
 
 
 class Fingerprints:

@@ -15,10 +15,10 @@ import psutil
 import torch
 from torch import nn
 
-from ..blocks import BlockStack
-from ..cost import filling_pays
 from ..errors import RequestError
-from ..mask import FreezeMask
+from ..model.blocks import BlockStack
+from ..model.cost import filling_pays
+from ..model.mask import FreezeMask
 from .bypass import Bypass, Unsuitable
 from .check import check_bypass, check_shape, eval_mode
 from .disk import DiskRows

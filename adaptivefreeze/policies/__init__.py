@@ -7,9 +7,9 @@ from .budget import Budget
 from .egeria import Egeria
 from .freezeout import FreezeOut
 from .grades import GradES
-from .listing import POLICIES
+from .random_blocks import LayerOut, Lisa
 from .random_prefix import RandomPrefix
-from .sampled import LayerOut, Lisa
+from .registry import POLICIES
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
 from .smartfrz import SmartFRZ
 from .spec import parse_policy

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..mask import FreezeMask, block_name
+from ..model.mask import FreezeMask, block_name
 from .base import AdaptivePolicy, Decision, Moments, Signals, check_number, intervals
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 @dataclass

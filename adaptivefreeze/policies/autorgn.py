@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..mask import FreezeMask
+from ..model.mask import FreezeMask
 from .base import AdaptivePolicy, Decision, Moments, Norms, Signals, check_number, intervals
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 @dataclass(frozen=True)

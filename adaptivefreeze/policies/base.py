@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
-from ..mask import FreezeMask
+from ..model.mask import FreezeMask
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
-from ..mask import EMBEDDINGS, HEAD, FreezeMask, block_name
+from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
 from .base import AdaptivePolicy, Decision, Moments, Signals, StepCosts, check_number
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 SMOOTHING = 0.3  # weight of a new importance against what is known
 SLACK = 0.02  # of the budget: less than this over or under it is not worth a move

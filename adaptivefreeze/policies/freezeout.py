@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..mask import EMBEDDINGS, FreezeMask, block_name
+from ..model.mask import EMBEDDINGS, FreezeMask, block_name
 from .base import AdaptivePolicy, Decision, Moments, Signals, check_number
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 @dataclass(frozen=True)

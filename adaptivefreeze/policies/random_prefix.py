@@ -7,12 +7,12 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..mask import FreezeMask
+from ..model.mask import FreezeMask
 from .base import Moments, Schedule, Signals, check_number, intervals
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
-    from ..timeline import Timeline
+    from ..model.blocks import BlockStack
+    from ..model.timeline import Timeline
 
 
 @dataclass

@@ -7,11 +7,11 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ..mask import FreezeMask
+from ..model.mask import FreezeMask
 from .base import Schedule, Signals, check_number
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 class PrefixSchedule(Schedule):

@@ -9,12 +9,12 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
-from ..mask import FreezeMask, block_name
+from ..model.mask import FreezeMask, block_name
 from .attention import AttentionPredictor, History, read_predictor
 from .base import AdaptivePolicy, Decision, Moments, Signals, check_number, intervals
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 @dataclass

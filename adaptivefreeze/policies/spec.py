@@ -8,7 +8,7 @@ import re
 
 from ..errors import RequestError
 from .base import Policy
-from .listing import POLICIES
+from .registry import POLICIES
 from .wrappers import WRAPPERS
 
 _WRAPPED = re.compile(rf"\+\s*({'|'.join(w.name for w in WRAPPERS)}):([^+:]*)$")

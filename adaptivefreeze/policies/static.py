@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RequestError
-from ..mask import EMBEDDINGS, HEAD, FreezeMask
+from ..model.mask import EMBEDDINGS, HEAD, FreezeMask
 from .base import Policy, check_depth, depth_of
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
-from ..mask import FreezeMask
+from ..model.mask import FreezeMask
 from .base import AdaptivePolicy, Decision, Moments, Signals, check_number
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 DEEPER, THAW = "deeper", "thaw"
 

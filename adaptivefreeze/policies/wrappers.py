@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..mask import FreezeMask, block_name
+from ..model.mask import FreezeMask, block_name
 from .base import AdaptivePolicy, Decision, Moments, Policy, Signals, check_depth, check_number, depth_of
 
 if TYPE_CHECKING:
-    from ..blocks import BlockStack
+    from ..model.blocks import BlockStack
 
 
 @dataclass

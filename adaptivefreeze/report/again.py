@@ -12,7 +12,7 @@ from .stored import load
 from .summary import Summary
 
 if TYPE_CHECKING:
-    from ..studies.search import DepthSearch
+    from ..search import DepthSearch
 
 
 def publish_again(folders: Sequence[Path], output: Path | None) -> list[tuple[Summary | DepthSearch, tuple[Path, ...]]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..studies.inspection import Inspection
+from ..comparison.inspection import Inspection
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from ..tasks import Task
+    from ..data import Task
 
 
 def renderables(inspection: Inspection) -> Iterator[RenderableType]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..quiet import quieten_libraries
-from ..studies.compare import Watch
-from ..studies.result import FailedRun, RunResult
+from ..cli.quiet import quieten_libraries
+from ..comparison.compare import Watch
+from ..comparison.result import FailedRun, RunResult
 from .table import score_name
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..tasks import Task
+    from ..data import Task
 
 
 class ProgressBar(Watch):

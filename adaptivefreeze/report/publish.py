@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..comparison.result import write_text
 from ..errors import RequestError
-from ..studies.result import write_text
 from .page import render
 from .plot import draw, svg, trade_off
 from .summary import Summary

@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..comparison.result import write_text
 from ..errors import RequestError
-from ..studies.result import write_text
 from .plot import svg
 from .search_plot import curve, draw
 from .search_table import as_csv, caption, heads, markdown, rows
 
 if TYPE_CHECKING:
-    from ..studies.search import DepthSearch
+    from ..search import DepthSearch
 
 
 def load_search(folder: str | Path) -> DepthSearch | None:
@@ -23,7 +23,7 @@ def load_search(folder: str | Path) -> DepthSearch | None:
     path = Path(folder) / "search.json"
     if not path.is_file():
         return None
-    from ..studies.search import DepthSearch
+    from ..search import DepthSearch
 
     try:
         return DepthSearch.from_json(json.loads(path.read_text(encoding="utf-8")))

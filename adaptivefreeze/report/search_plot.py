@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..studies.search import DepthSearch, Outcome
+    from ..search import DepthSearch, Outcome
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from .table import NOTHING, count_bytes, score_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..studies.search import DepthSearch, Outcome
+    from ..search import DepthSearch, Outcome
 
 
 def heads(search: DepthSearch) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..comparison.folder import StudyFolder
+from ..comparison.result import FailedRun, RunResult
 from ..errors import RequestError
-from ..studies.folder import StudyFolder
-from ..studies.result import FailedRun, RunResult
 from .summary import Summary
 
 

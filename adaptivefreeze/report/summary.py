@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
+from ..comparison.result import FailedRun, ModelRecord, RunResult, TaskRecord
+from ..comparison.scenarios import UNFROZEN
 from ..policies import POLICIES
-from ..studies.result import FailedRun, ModelRecord, RunResult, TaskRecord
-from ..studies.scenarios import UNFROZEN
 
 TOLERANCE = 0.002
 """How far below full fine-tuning's final validation score counts as the same quality: 0.2 points."""

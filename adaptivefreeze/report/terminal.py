@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..studies.result import FailedRun, Metrics, RunResult
+from ..comparison.result import FailedRun, Metrics, RunResult
 from .inspection import renderables
 from .search_table import caption as search_caption
 from .search_table import terminal as search_terminal
@@ -16,8 +16,8 @@ from .table import caption, columns, terminal, title
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..studies.inspection import Inspection
-    from ..studies.search import DepthSearch
+    from ..comparison.inspection import Inspection
+    from ..search import DepthSearch
 
 _WIDE = 250
 """Columns of what is no terminal: a table in a file or a pipe is not folded."""

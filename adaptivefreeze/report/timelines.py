@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..mask import EMBEDDINGS, HEAD
+from ..model.mask import EMBEDDINGS, HEAD
 from .summary import Summary
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@
 All are averaged over ranks before a policy sees them; the probe batch, the shapes of batches and their times are rank 0's.
 """  # noqa: E501  # a table
 
-from .measure import Measure
-from .watch import COSTS, MEASURES, Watch
+from .base import Measure
+from .collector import COSTS, MEASURES, Watch
 
 __all__ = ["COSTS", "MEASURES", "Measure", "Watch"]

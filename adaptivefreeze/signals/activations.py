@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..blocks import BlockStack, Unit
-from .measure import Measure, wide
+from ..model.blocks import BlockStack, Unit
+from .base import Measure, wide
 
 PROBE_EXAMPLES = 16
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..blocks import BlockStack
-from ..cost import FILLING, StepCost, StepShape, cost_ratio, predict
-from ..mask import FreezeMask
+from ..model.blocks import BlockStack
+from ..model.cost import FILLING, StepCost, StepShape, cost_ratio, predict
+from ..model.mask import FreezeMask
 from ..policies.base import StepCosts
 from .timer import StepTimer
 

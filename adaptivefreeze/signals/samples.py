@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..blocks import BlockStack, Unit
-from .measure import Measure, wide
+from ..model.blocks import BlockStack, Unit
+from .base import Measure, wide
 
 SAMPLES = 128
 _SEED = 2401  # of the places; any will do, as long as every run of every model draws with the same one

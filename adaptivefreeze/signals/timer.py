@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..blocks import BlockStack
-from ..cost import StepSeconds
+from ..model.blocks import BlockStack
+from ..model.cost import StepSeconds
 
 # Fewer timed steps say too little.
 ENOUGH = 3

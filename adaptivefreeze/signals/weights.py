@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ..blocks import BlockStack
+from ..model.blocks import BlockStack
 from ..policies.base import Norms
-from .measure import Measure, norms_of, wide
+from .base import Measure, norms_of, wide
 
 
 class WeightNorms(Measure):

@@ -13,12 +13,12 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from adaptivefreeze import find_blocks
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.data import Task
 from adaptivefreeze.policies.base import intervals
-from adaptivefreeze.running import steps_per_epoch
 from adaptivefreeze.signals.activations import block_outputs
 from adaptivefreeze.signals.samples import WeightSamples
-from adaptivefreeze.studies.settings import StudySettings
-from adaptivefreeze.tasks import Task
+from adaptivefreeze.trainer.hooks import steps_per_epoch
 
 PROBE_EXAMPLES = 32
 PROBE_TOKENS = 512  # at most, evenly over all that the probe has

@@ -25,9 +25,9 @@ from fit import clock_of, examples_of, fit, judge
 from record import Record, record_run
 
 import adaptivefreeze
-from adaptivefreeze.studies.result import write_text
-from adaptivefreeze.studies.settings import StudySettings
-from adaptivefreeze.tasks import load_task
+from adaptivefreeze.comparison.result import write_text
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.data import load_task
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 
 from adaptivefreeze import FreezeMask, Policy, parse_policy
-from adaptivefreeze.pace import Pace
 from adaptivefreeze.policies import AdaptivePolicy, Decision, Norms, Signals, StepCosts
+from adaptivefreeze.trainer.schedule_pace import Pace
 
 EXAMPLES = 4
 

@@ -5,9 +5,9 @@ from policies.simulation import signals_at
 from policies.test_conformance import stack_of
 
 from adaptivefreeze import AutoRGN, Budget, Egeria, FreezeMask, GradES, RequestError, parse_policy
-from adaptivefreeze.pace import Pace
 from adaptivefreeze.policies import Norms, Signals, StepCosts
 from adaptivefreeze.policies.egeria import plasticity_of
+from adaptivefreeze.trainer.schedule_pace import Pace
 
 
 def ask(policy, mask, step=50, total=100, **measured):

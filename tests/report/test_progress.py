@@ -6,8 +6,8 @@ import pytest
 from results import failed, made
 from rich.console import Console
 
+from adaptivefreeze.comparison.result import ValidationPoint
 from adaptivefreeze.report.progress import ProgressBar
-from adaptivefreeze.studies.result import ValidationPoint
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from adaptivefreeze.report.again import publish_again
 from adaptivefreeze.report.search import load_search, publish_search
 from adaptivefreeze.report.search_plot import blocks_named, curve
 from adaptivefreeze.report.search_table import as_csv, caption, markdown, rows, terminal
-from adaptivefreeze.studies.search import DepthSearch, Outcome
-from adaptivefreeze.studies.search.statistics import certainty
+from adaptivefreeze.search import DepthSearch, Outcome
+from adaptivefreeze.search.statistics import certainty
 
 SCORES = {0: (0.90, 0.91), 2: (0.905, 0.908), 4: (0.70, 0.72)}
 

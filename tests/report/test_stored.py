@@ -6,10 +6,10 @@ import pytest
 from results import MODEL, TASK, failed, made
 
 from adaptivefreeze import RequestError
+from adaptivefreeze.comparison.folder import StudyFolder
+from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.report.publish import choose_folder, publish
 from adaptivefreeze.report.stored import load
-from adaptivefreeze.studies.folder import StudyFolder
-from adaptivefreeze.studies.settings import StudySettings
 
 
 def folder_of(path, *runs):

@@ -9,7 +9,7 @@ from training import Sentences, make_trainer, tiny_bert
 from transformers import TrainerCallback
 
 from adaptivefreeze import Budget, FreezeCallback, find_blocks
-from adaptivefreeze.cost import StepSeconds
+from adaptivefreeze.model.cost import StepSeconds
 from adaptivefreeze.signals import timer
 from adaptivefreeze.signals.timer import ENOUGH, StepTimer
 

@@ -1,0 +1,269 @@
+"""The command line: words to calls. What the calls do lies in `studies` and `report`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    Answers,
+    BatchSize,
+    Cache,
+    Command,
+    Config,
+    Dataset,
+    Device,
+    Epochs,
+    EvalSteps,
+    Fields,
+    Kind,
+    LabelColumn,
+    LearningRate,
+    Limit,
+    MaxLength,
+    Model,
+    Output,
+    Pad,
+    Revision,
+    TextColumn,
+)
+from .quiet import quieten_libraries
+
+app = typer.Typer(
+    name="adaptivefreeze",
+    cls=Answers,
+    help="Freeze the blocks of a transformer that have stopped learning, and see what each choice costs and gives.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command(cls=Command)
+def compare(
+    ctx: typer.Context,
+    model: Model = "demo",
+    dataset: Dataset = "demo",
+    task: Kind = None,
+    scenarios: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC...", help="Policies, or sets: paper (by default) depths static adaptive all."),
+    ] = None,
+    seeds: Annotated[
+        list[str] | None, typer.Option(metavar="N...", help="Seeds (0); each runs every scenario.")
+    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    max_length: MaxLength = None,
+    pad_to_max_length: Pad = False,
+    limit: Limit = None,
+    revision: Revision = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    eval_steps: EvalSteps = None,
+    match: Annotated[
+        str, typer.Option(help="steps: as many epochs for each; time: as many as full fine-tuning's seconds pay for.")
+    ] = "steps",
+    cache: Cache = False,
+    set: Fields = None,
+    device: Device = None,
+    output: Output = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again what is stored already.")] = False,
+    config: Config = None,
+) -> None:
+    """Compare scenarios on one task: a table, plots, a page. Without any option: the embedded demo."""
+    from ..comparison import compare as run_all
+    from ..report.progress import ProgressBar
+    from ..report.publish import publish
+    from ..report.stored import load
+    from ..report.terminal import show_study
+    from .request import Request
+
+    quieten_libraries()
+    request = Request.of(ctx.params)
+    with ProgressBar() as watch:
+        comparison = run_all(
+            request.load_task(),
+            scenarios=request.scenarios,
+            seeds=request.seeds,
+            settings=request.settings,
+            output=request.folder,
+            force=force,
+            watch=watch,
+        )
+    summary = load([comparison.folder])
+    show_study(summary, publish(summary, comparison.folder))
+    raise typer.Exit(1 if comparison.failures else 0)
+
+
+@app.command(cls=Command)
+def train(
+    ctx: typer.Context,
+    policy: Annotated[str, typer.Option(metavar="SPEC", help="What is frozen when, such as bottom-up:6.")],
+    model: Model = "demo",
+    dataset: Dataset = "demo",
+    task: Kind = None,
+    seed: Annotated[int, typer.Option(help="Decides head, dropout and data order.")] = 0,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    max_length: MaxLength = None,
+    pad_to_max_length: Pad = False,
+    limit: Limit = None,
+    revision: Revision = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    eval_steps: EvalSteps = None,
+    cache: Cache = False,
+    set: Fields = None,
+    device: Device = None,
+    output: Output = None,
+    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    config: Config = None,
+) -> None:
+    """Fine-tune under one policy; saves model, tokenizer and result."""
+    from ..comparison import train as run_one
+    from ..report.progress import ProgressBar
+    from ..report.terminal import show_training
+    from .request import Request
+
+    quieten_libraries()
+    request = Request.of({**ctx.params, "scenarios": [policy], "seeds": [str(seed)]})
+    with ProgressBar() as watch:
+        run = run_one(
+            request.load_task(),
+            policy,
+            seed,
+            settings=request.settings,
+            output=request.folder,
+            force=force,
+            watch=watch,
+        )
+    show_training(run, request.folder)
+    raise typer.Exit(0 if run.status == "done" else 1)
+
+
+@app.command(cls=Command)
+def search(
+    ctx: typer.Context,
+    model: Model = "demo",
+    dataset: Dataset = "demo",
+    task: Kind = None,
+    depths: Annotated[
+        list[str] | None, typer.Option(metavar="K...", help="Depths, or ranges such as 0-6; all by default.")
+    ] = None,
+    direction: Annotated[str, typer.Option(help="Freeze from the bottom-up or from the top-down.")] = "bottom-up",
+    seeds: Annotated[list[str] | None, typer.Option(metavar="N...", help="Seeds (0); each trains every depth.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Score on N parts of the training split in turn, not on validation.")
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="macro_f1, entity_f1, weighted_f1 or accuracy, on validation.")
+    ] = "macro_f1",
+    tolerance: Annotated[float, typer.Option(help="Points below the best that are good enough for k_fast.")] = 0.5,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarse depths, then around the best.")] = False,
+    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Give up depths that are clearly worse.")] = True,
+    trials: Annotated[
+        int | None, typer.Option(help="Sample N times depth, direction, policy and learning rate instead.")
+    ] = None,
+    pareto: Annotated[bool, typer.Option("--pareto", help="With --trials: for score and time together.")] = False,
+    baselines: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC...", help="Scenarios to run beside (paper); none for none.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="URL of any Optuna storage, journal:FILE or grpc://HOST:PORT; else SQLite.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study in the storage.")] = None,
+    workers: Annotated[int, typer.Option(help="Local processes, one a GPU where there are several.")] = 1,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    max_length: MaxLength = None,
+    pad_to_max_length: Pad = False,
+    limit: Limit = None,
+    revision: Revision = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    eval_steps: EvalSteps = None,
+    cache: Cache = True,
+    set: Fields = None,
+    device: Device = None,
+    output: Output = None,
+    config: Config = None,
+) -> None:
+    """Find k*, the depth to freeze with the best validation score, by an Optuna study. Without any option: the demo."""
+    from ..report.progress import ProgressBar, ProgressLines
+    from ..report.search import publish_search
+    from ..report.terminal import show_search
+    from ..search import SearchOptions
+    from ..search import search as find
+    from .request import Request
+
+    quieten_libraries()
+    request = Request.of({**ctx.params, "suffix": "search"})
+    options = SearchOptions.of({**ctx.params, "seeds": request.seeds})
+    with ProgressBar(score=options.metric) as watch:
+        found = find(
+            request.load_task(),
+            options,
+            settings=request.settings,
+            output=request.folder,
+            watch=watch,
+            load=request.load_task,
+            helper_watch=partial(ProgressLines, score=options.metric),
+        )
+    show_search(found, publish_search(found, request.folder))
+    raise typer.Exit(1 if found.failures else 0)
+
+
+@app.command(cls=Command)
+def inspect(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="A hub name, a folder, or demo.")],
+    dataset: Annotated[str | None, typer.Option(help="Show how the tokenizer copes with this data set.")] = None,
+    task: Kind = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    pad_to_max_length: Pad = False,
+    limit: Limit = None,
+    revision: Revision = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    tower: Annotated[str | None, typer.Option(help="Which tower, of a model with several.")] = None,
+    config: Config = None,
+) -> None:
+    """Show a model's units, their parameters and the predicted cost of each depth."""
+    from ..comparison import inspect_model, inspect_task
+    from ..report.terminal import show_inspection
+    from .request import Request
+
+    quieten_libraries()
+    request = Request.of({**ctx.params, "dataset": dataset or ""})
+    if dataset is None:
+        found = inspect_model(model, tower=tower, batch_size=request.settings.batch_size, tokens=request.max_length)
+    else:
+        found = inspect_task(request.load_task(), request.settings)
+    show_inspection(found)
+
+
+@app.command(cls=Command)
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders that compare or search has written.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if there is one.")] = None,
+) -> None:
+    """Make tables, plots and pages again from stored runs and searches, training nothing."""
+    from ..report.again import publish_again
+    from ..report.terminal import show_again
+
+    show_again(publish_again(folders, output))
+
+
+def main() -> None:
+    """The `adaptivefreeze` command."""
+    app()

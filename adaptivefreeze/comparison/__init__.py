@@ -1,0 +1,28 @@
+"""Many runs: scenarios, settings, one JSON a run, the comparison of them."""
+
+from .compare import Comparison, Interrupted, Watch, compare
+from .folder import StudyFolder
+from .inspection import Inspection, inspect_model, inspect_task
+from .result import FailedRun, RunResult, read_run
+from .run import run_scenario
+from .scenarios import expand
+from .settings import StudySettings
+from .train import train
+
+__all__ = [
+    "Comparison",
+    "FailedRun",
+    "Inspection",
+    "Interrupted",
+    "RunResult",
+    "StudyFolder",
+    "StudySettings",
+    "Watch",
+    "compare",
+    "expand",
+    "inspect_model",
+    "inspect_task",
+    "read_run",
+    "run_scenario",
+    "train",
+]

@@ -1,0 +1,219 @@
+"""One run: one policy on one task from one seed, trained by Trainer, measured, evaluated on the test split."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from ..cache import PrefixCache
+from ..meters.energy import EnergyMeter
+from ..meters.environment import describe
+from ..meters.memory import PeakMemory, release_memory
+from ..meters.step_timer import StepClock
+from ..policies import Nothing, Policy
+from ..trainer.callback import FreezeCallback
+from .callbacks import LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
+from .fingerprints import task_record
+from .prediction import predicted_ratio, share_seen_again, step_shape
+from .result import FailedRun, Metrics, ModelRecord, RunResult
+from .settings import StudySettings
+
+if TYPE_CHECKING:
+    from ..data import Task
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_STEPS = 3
+
+_NO_MEMORY = re.compile("out of memory|not enough memory", re.IGNORECASE)
+
+
+def run_scenario(
+    task: Task,
+    policy: Policy,
+    seed: int,
+    settings: StudySettings,
+    *,
+    model: ModelRecord,
+    order: int = 0,
+    listener: Callable[[int, int], None] | None = None,
+    save_to: Path | None = None,
+    checkpoints: Path | None = None,
+    prefix_cache: PrefixCache | None = None,
+    test: bool = True,
+    stop_after: float = math.inf,
+) -> RunResult:
+    """Train from the task's start under `policy`, and measure; `seed` decides head, dropout and data order.
+
+    `model` is the record that the result carries. `listener` hears (steps done, steps in all) after each step.
+    `save_to` is the folder that model and tokenizer are saved to; checkpoints are kept under `checkpoints`, if the
+    settings ask for any. `prefix_cache` is used, where the settings ask for a cache, in place of one of the run's own.
+    Without `test` the test split is not looked at, and the result has no `metrics`; nor has it when training was ended
+    because it had taken `stop_after` seconds.
+
+    Raises whatever Trainer raises, `TrainingDiverged` when the loss stops being a number, and `RequestError` for a
+    policy that does not fit the model.
+    """
+    with ExitStack() as held:
+        folder = str(checkpoints) if checkpoints else held.enter_context(tempfile.TemporaryDirectory())
+        arguments = settings.arguments(folder, seed)
+        clock = StepClock(arguments.device, EnergyMeter.of(arguments.device))
+        curve = ValidationCurve(clock)
+        freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False)
+        limit = TimeLimit(clock, stop_after)
+        callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit]
+        if listener is not None:
+            callbacks.append(StepReport(listener))
+
+        with PeakMemory(arguments.device) as peak:
+            trainer = _trainer(task, seed, arguments, callbacks)
+            outcome = trainer.train()
+        check_loss(outcome.training_loss, outcome.global_step, arguments.learning_rate)
+        began = time.perf_counter()
+        metrics = evaluate_test(trainer, task) if test and not limit.reached else None
+        test_seconds = time.perf_counter() - began
+        if save_to is not None:
+            trainer.save_model(str(save_to))
+            task.tokenizer.save_pretrained(str(save_to))
+
+    stack, mask, steps = freezing.stack, freezing.mask, outcome.global_step
+    caching = freezing.cache is not None and freezing.cache.stats.declined is None
+    seen_again = share_seen_again(trainer.state.epoch or 0.0) if caching else 0.0
+    if stack is None or mask is None:
+        raise RuntimeError("the run ended without having begun: Trainer never called on_train_begin")
+    return RunResult(
+        scenario=str(policy),
+        seed=seed,
+        cache=settings.cache,
+        task=task_record(task),
+        model=model,
+        metrics=metrics,
+        validation=tuple(curve.points),
+        train_loss=outcome.training_loss,
+        train_seconds=clock.seconds,
+        eval_seconds=curve.seconds + test_seconds,
+        steps=steps,
+        samples_per_second=(trainer.state.epoch or 0.0) * task.train_examples / clock.seconds,
+        trainable_parameters=stack.trainable_parameters(mask),
+        frozen_fraction=stack.frozen_fraction(mask),
+        predicted_step_ratio=predicted_ratio(stack, freezing.timeline, steps, step_shape(task, settings), seen_again),
+        peak_memory_bytes=peak.bytes,
+        energy_joules=clock.joules,
+        timeline=tuple(freezing.timeline.to_json()),
+        environment=describe(arguments.device, _dtype(arguments, trainer)),
+        settings=settings.to_json(),
+        cache_stats=None if freezing.cache is None else freezing.cache.stats.to_json(),
+        order=order,
+    )
+
+
+def evaluate_test(trainer: Trainer, task: Task) -> Metrics:
+    """The scores of the trainer's model on the test split."""
+    trainer.compute_metrics = None  # scored once, below, by class too
+    test = trainer.predict(by_length(task.test))
+    return Metrics(**task.score(test.predictions, test.label_ids))
+
+
+def score_saved(folder: Path, task: Task, arguments: TrainingArguments) -> Metrics:
+    """The scores on the test split of the model that a run has saved into `folder`."""
+    model: Any = type(task.new_model(0)).from_pretrained(folder)
+    arguments.eval_strategy = "no"
+    trainer = Trainer(model=model, args=arguments, data_collator=task.collator(), processing_class=task.tokenizer)
+    return evaluate_test(trainer, task)
+
+
+def attempt(
+    task: Task,
+    policy: Policy,
+    seed: int,
+    settings: StudySettings,
+    *,
+    model: ModelRecord,
+    order: int = 0,
+    **options: Any,
+) -> RunResult | FailedRun:
+    """`run_scenario`, with whatever it raises as a `FailedRun` that gives the reason. Ctrl-C passes through."""
+    try:
+        return run_scenario(task, policy, seed, settings, model=model, order=order, **options)
+    except Exception as error:  # whatever it is, it is recorded, and other runs are worth having
+        sentence = failure_sentence(error)
+    release_memory()  # out here, where the traceback no longer holds the model
+    return FailedRun(
+        scenario=str(policy),
+        seed=seed,
+        cache=settings.cache,
+        task=task_record(task),
+        model=model,
+        error=sentence,
+        environment=describe(settings.arguments("unused", seed).device, "unknown"),
+        settings=settings.to_json(),
+        order=order,
+    )
+
+
+def warm_up(task: Task, settings: StudySettings) -> None:
+    """Train a throw-away model for a few steps, so that the first timed run does not pay for the process's start.
+
+    A failure is logged, not raised: a run that needs less than full fine-tuning may still fit.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = settings.arguments(folder, seed=0)
+            arguments.max_steps = WARM_UP_STEPS
+            arguments.eval_strategy = arguments.save_strategy = "no"
+            _trainer(task, 0, arguments, [FreezeCallback(Nothing())]).train()
+    except (RuntimeError, MemoryError, ValueError) as error:
+        logger.warning("The warm-up failed (%s): the first run's time includes the process's start.", error)
+    release_memory()
+
+
+def failure_sentence(error: BaseException) -> str:
+    """Why a run failed, as one line that a person can act on."""
+    text = " ".join(str(error).split())
+    if isinstance(error, TrainingDiverged):
+        return f"Training diverged: {text}."
+    # What torch's CPU allocator raises has no class of its own.
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY.search(text):
+        return f"Out of memory: try a smaller --batch-size or --max-length ({text[:200] or type(error).__name__})."
+    return f"{type(error).__name__}: {text[:500]}"
+
+
+def _trainer(task: Task, seed: int, arguments: TrainingArguments, callbacks: list[TrainerCallback]) -> Trainer:
+    trainer = Trainer(
+        model=task.new_model(seed),
+        args=arguments,
+        train_dataset=task.train,
+        eval_dataset=by_length(task.validation),
+        data_collator=task.collator(),
+        processing_class=task.tokenizer,
+        compute_metrics=task.compute_metrics,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def by_length(split: Any) -> Any:
+    """A split with its longest examples first: evaluation in this order pads little, and scores do not depend on it."""
+    lengths = [len(ids) for ids in split["input_ids"]]
+    return split.select(sorted(range(len(lengths)), key=lambda row: -lengths[row]))
+
+
+def _dtype(arguments: TrainingArguments, trainer: Trainer) -> str:
+    """What the matrix products are computed in."""
+    if arguments.bf16:
+        return "bfloat16 autocast"
+    if arguments.fp16:
+        return "float16 autocast"
+    model: Any = trainer.model
+    return str(model.dtype).removeprefix("torch.")

@@ -1,0 +1,331 @@
+"""BlockStack: a model's freezable units, `embeddings`, `block 0` … `block L-1`, `head`, in forward order."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..errors import RequestError
+from .mask import EMBEDDINGS, HEAD, FreezeMask, block_name
+from .trace import Trace, sample_inputs, trace_forward
+
+logger = logging.getLogger(__name__)
+
+Use = Literal["matmul", "lookup", "tied", "expert", "other"]
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """A parameter: its name in the model, its shape, how it is used, and whether the user lets it train.
+
+    `use`: `matmul` (multiplied with every token), `lookup` (an embedding table), `tied` (a table that also serves as
+    the output layer), `expert` (multiplied with the tokens that are routed to it: `active` is the share of the
+    experts that a token meets), `other`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    use: Use
+    trainable: bool
+    active: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The smallest thing a mask freezes whole. `modules`: paths of the modules that make it up, in forward order."""
+
+    name: str
+    modules: tuple[str, ...]
+    parameters: tuple[ParameterInfo, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values in its parameters."""
+        return sum(p.size for p in self.parameters)
+
+
+@dataclass(frozen=True)
+class BlockStack:
+    """The units of one model. Pure data: names and shapes, no tensors.
+
+    `tower`: path of the module whose blocks these are. `hidden_size`: width of what flows between blocks.
+    `shared`: sentences about parameters that serve in more than one place. `probed`: whether a sample forward
+    pass confirmed the order (the first real batch is checked in any case).
+    """
+
+    model_name: str
+    tower: str
+    units: tuple[Unit, ...]
+    hidden_size: int
+    shared: tuple[str, ...] = ()
+    probed: bool = False
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, L."""
+        return len(self.units) - 2
+
+    @property
+    def blocks(self) -> tuple[Unit, ...]:
+        """The units between embeddings and head."""
+        return self.units[1:-1]
+
+    @property
+    def total(self) -> int:
+        """Number of values in all parameters."""
+        return sum(unit.size for unit in self.units)
+
+    @cached_property
+    def unit_of(self) -> dict[str, str]:
+        """Parameter name -> name of the unit that owns it."""
+        return {p.name: unit.name for unit in self.units for p in unit.parameters}
+
+    def frozen(self, mask: FreezeMask) -> frozenset[str]:
+        """Names of the parameters that `mask` freezes. Raises `ValueError` for a mask of another depth."""
+        if mask.depth != self.depth:
+            raise ValueError(f"a mask of {mask.depth} blocks does not fit {self.model_name} with {self.depth} blocks")
+        parts: dict[str, list[re.Pattern[str]]] = {}
+        for unit, pattern in mask.parts:
+            parts.setdefault(unit, []).append(re.compile(pattern))
+        return frozenset(
+            p.name
+            for unit in self.units
+            for p in unit.parameters
+            if unit.name in mask.units or any(pattern.search(p.name) for pattern in parts.get(unit.name, ()))
+        )
+
+    def trainable_parameters(self, mask: FreezeMask) -> int:
+        """Number of values that still train under `mask`; what the user froze does not count."""
+        frozen = self.frozen(mask)
+        return sum(p.size for u in self.units for p in u.parameters if p.trainable and p.name not in frozen)
+
+    def frozen_fraction(self, mask: FreezeMask) -> float:
+        """Share of all values that do not train under `mask`, from 0 to 1."""
+        return 1 - self.trainable_parameters(mask) / self.total
+
+
+def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
+    """The units of `model`, found from its structure: lists of like modules under a transformers model.
+
+    What runs before or between the blocks, or is used by them from outside (position tables, shared biases),
+    belongs to `embeddings`; what runs after them, and all that lies outside the tower, to `head`. A sample
+    forward pass of 8 tokens tells which is which; where a model gives no sample, the order of registration does.
+
+    Raises `RequestError` when there is no transformers model inside, no list of blocks, or several towers and none
+    is named: `find_blocks(model, tower="text_model")`.
+    """
+    name = type(model).__name__
+    pretrained = [(path, m) for path, m in model.named_modules() if isinstance(m, PreTrainedModel)]
+    if not pretrained:
+        raise RequestError(f"{name} is not a transformers model: give a PreTrainedModel, or a module that holds one.")
+    path, module, groups = _choose_tower(name, _towers(pretrained), tower)
+    blocks = max(groups, key=lambda group: sum(p.numel() for b in group for m in b for p in m.parameters()))
+    trace = _probe(module, blocks)
+    if trace is None:
+        # A bare encoder (DINOv2's) takes no sample by itself; the base model around it holds its embeddings.
+        around = [
+            (p, m) for p, m in reversed(pretrained) if path.startswith(f"{p}." if p else "") and m.base_model is m
+        ]
+        for outer_path, outer in (pair for pair in around if pair[0] != path):
+            if (trace := _probe(outer, blocks)) is not None:
+                path, module = outer_path, outer
+                break
+    return _assemble(model, name, path, module, blocks, trace)
+
+
+Block = tuple[nn.Module, ...]
+
+
+def _towers(
+    pretrained: Sequence[tuple[str, PreTrainedModel]],
+) -> dict[str, tuple[nn.Module, list[list[Block]]]]:
+    """Path of each tower (the nearest transformers model around a list of blocks) -> itself and its lists."""
+    towers: dict[str, tuple[nn.Module, list[list[Block]]]] = {}
+    inner = {id(m) for _, m in pretrained}
+    for path, module in pretrained:
+        by_class: dict[frozenset[type], list[Block]] = {}
+        for blocks in _block_lists(module, inner - {id(module)}):
+            by_class.setdefault(frozenset(type(m) for b in blocks for m in b), []).extend(blocks)
+        if by_class:
+            towers[path] = (module, list(by_class.values()))
+    return towers
+
+
+def _block_lists(module: nn.Module, stop: set[int]) -> list[list[Block]]:
+    """The outermost lists of like modules below `module`, not entering other transformers models."""
+    found: list[list[Block]] = []
+    parallel: dict[int, list[list[nn.Module]]] = {}
+    for child in module.children():
+        if id(child) in stop:
+            continue
+        members = _flat(child) if isinstance(child, nn.ModuleList) else []
+        if members and any(next(m.parameters(), None) is not None for m in members):
+            parallel.setdefault(len(members), []).append(members)
+        else:
+            found.extend(_block_lists(child, stop))
+    # Sibling lists of one length hold the sub-layers of one and the same block (XLM: attentions, norms, ffns, norms).
+    found.extend([list(zip(*lists, strict=True)) for lists in parallel.values()])
+    return found
+
+
+def _flat(modules: nn.ModuleList) -> list[nn.Module]:
+    """Members of a list, and of the lists in it (Funnel's stages)."""
+    return [m for child in modules for m in (_flat(child) if isinstance(child, nn.ModuleList) else [child])]
+
+
+def _choose_tower(
+    name: str, towers: dict[str, tuple[nn.Module, list[list[Block]]]], wanted: str | None
+) -> tuple[str, nn.Module, list[list[Block]]]:
+    if not towers:
+        raise RequestError(f"{name} has no list of blocks that could be frozen one by one.")
+    choices = ", ".join(sorted(path or "(the whole model)" for path in towers))
+    if wanted is not None:
+        matches = [path for path in towers if path == wanted or path.endswith("." + wanted)]
+        if len(matches) != 1:
+            raise RequestError(f"{name} has no single tower named {wanted!r}: choose one of {choices}.")
+        return matches[0], *towers[matches[0]]
+    if len(towers) > 1:
+        raise RequestError(f"{name} has several towers: name one, find_blocks(model, tower=…), of {choices}.")
+    path = next(iter(towers))
+    return path, *towers[path]
+
+
+def _probe(tower: nn.Module, blocks: Sequence[Block]) -> Trace | None:
+    try:
+        trace = trace_forward(tower, blocks, sample_inputs(tower))
+    except Exception as error:  # any model code may refuse a sample; the first real batch is checked all the same
+        logger.info("No sample forward pass of %s (%s): units follow registration order", type(tower).__name__, error)
+        return None
+    if list(trace.order) != sorted(trace.order):
+        raise RequestError(
+            f"{type(tower).__name__} runs its blocks in the order {list(dict.fromkeys(trace.order))}, not one after "
+            "the other: it cannot be frozen by depth."
+        )
+    return trace
+
+
+def _assemble(
+    model: nn.Module, name: str, path: str, tower: nn.Module, blocks: Sequence[Block], trace: Trace | None
+) -> BlockStack:
+    paths = {id(m): p for p, m in model.named_modules()}
+    block_of: dict[int, int] = {}
+    for index, block in enumerate(blocks):
+        for parameter in (p for m in block for p in m.parameters()):
+            block_of.setdefault(id(parameter), index)
+    in_tower = {id(p) for p in tower.parameters()}
+    fed_early = _early_parameters(tower, block_of, trace)
+    lookup = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+    multiplied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    shares = _expert_share(tower)
+
+    owned: dict[str, list[ParameterInfo]] = {}
+    for parameter_name, parameter in model.named_parameters():
+        key = id(parameter)
+        if key in block_of:
+            unit = block_name(block_of[key])
+        else:
+            unit = EMBEDDINGS if key in in_tower and key in fed_early else HEAD
+        use: Use = "other"
+        if key in lookup:
+            use = "tied" if key in multiplied else "lookup"
+        elif parameter.dim() == 2 or (parameter.dim() == 4 and unit == EMBEDDINGS):
+            use = "matmul"
+        elif parameter.dim() == 3 and key in block_of:
+            use = "expert" if shares < 1 else "matmul"
+        info = ParameterInfo(
+            parameter_name,
+            tuple(parameter.shape),
+            use,
+            parameter.requires_grad,
+            shares if use == "expert" or ".experts." in parameter_name else 1.0,
+        )
+        owned.setdefault(unit, []).append(info)
+
+    first = tuple(paths[id(m)] for m in trace.before) if trace else _registered_before(tower, blocks, paths)
+    unit_modules = [first, *(tuple(paths[id(m)] for m in block) for block in blocks), ()]
+    names = [EMBEDDINGS, *(block_name(i) for i in range(len(blocks))), HEAD]
+    units = tuple(Unit(n, m, tuple(owned.get(n, ()))) for n, m in zip(names, unit_modules, strict=True))
+    return BlockStack(
+        model_name=name,
+        tower=path,
+        units=units,
+        hidden_size=_hidden_size(tower),
+        shared=tuple(_shared(model, {p.name: u.name for u in units for p in u.parameters}, blocks, trace)),
+        probed=trace is not None,
+    )
+
+
+def _early_parameters(tower: nn.Module, block_of: dict[int, int], trace: Trace | None) -> set[int]:
+    """Parameters of the tower outside the blocks that are used before the last block has ended."""
+    order = [id(p) for p in tower.parameters()]
+    last_block = max(i for i, key in enumerate(order) if key in block_of)
+    early = {key for i, key in enumerate(order) if i < last_block and key not in block_of}
+    if trace is None:
+        return early
+    return (early - trace.late) | set(trace.early)
+
+
+def _registered_before(tower: nn.Module, blocks: Sequence[Block], paths: dict[int, str]) -> tuple[str, ...]:
+    """Outermost modules registered before the first block, for a model that gave no sample."""
+    inside = {id(m) for block in blocks for b in block for m in b.modules()}
+    found: list[str] = []
+
+    def walk(module: nn.Module) -> bool:
+        for child in module.children():
+            if id(child) in inside:
+                return True
+            if any(id(m) in inside for m in child.modules()):
+                return walk(child)
+            found.append(paths[id(child)])
+        return False
+
+    walk(tower)
+    return tuple(found)
+
+
+def _shared(model: nn.Module, unit_of: dict[str, str], blocks: Sequence[Block], trace: Trace | None) -> Iterable[str]:
+    """Sentences about parameters that have several names, and about blocks that run several times."""
+    names: dict[int, list[str]] = {}
+    for parameter_name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(parameter_name)
+    for aliases in names.values():
+        if len(aliases) > 1:
+            yield f"{' = '.join(aliases)}: one parameter, of {unit_of[aliases[0]]}"
+    for index, block in enumerate(blocks):
+        runs = trace.order.count(index) // len(block) if trace else 1
+        if runs > 1:
+            yield f"{block_name(index)} runs {runs} times in one forward pass with the same parameters"
+
+
+def _config_value(tower: nn.Module, *names: str) -> Any:
+    config: Any = tower.config
+    return next((value for n in names if (value := getattr(config, n, None)) is not None), None)
+
+
+def _hidden_size(tower: nn.Module) -> int:
+    size = _config_value(tower, "hidden_size", "d_model", "n_embd", "dim")
+    if isinstance(size, (list, tuple)):
+        size = max(size)
+    if size is None:
+        raise RequestError(f"the config of {type(tower).__name__} names no hidden size.")
+    return int(size)
+
+
+def _expert_share(tower: nn.Module) -> float:
+    """Share of a mixture's experts that one token meets."""
+    experts = _config_value(tower, "num_local_experts", "num_experts", "n_routed_experts")
+    active = _config_value(tower, "num_experts_per_tok")
+    return float(active) / float(experts) if experts and active else 1.0

@@ -1,0 +1,70 @@
+"""Policies that draw which blocks train, anew from time to time: LayerOut and LISA."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..model.mask import FreezeMask
+from .base import Schedule, Signals, check_number
+
+if TYPE_CHECKING:
+    from ..model.blocks import BlockStack
+
+
+@dataclass(frozen=True)
+class LayerOut(Schedule):
+    """In each epoch every block is frozen with `probability`, drawn from `seed` and the epoch's number."""
+
+    name: ClassVar[str] = "layerout"
+    probability: float = 0.5
+    every: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "probability", self.probability, 0, 1)
+        check_number(self.name, "every", self.every, 0, open_low=True)
+        check_number(self.name, "seed", self.seed, 0, whole=True)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        return self._drawn(0, stack.depth)
+
+    def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:
+        return self._drawn(math.floor(step / (self.every * steps_per_epoch) + 1e-9), depth)
+
+    def why(self, signals: Signals) -> str:
+        return f"drawn with seed {self.seed} for epoch {signals.epoch:.3g}"
+
+    def _drawn(self, turn: int, depth: int) -> FreezeMask:
+        rng = random.Random(f"{self.seed}/{turn}")
+        return FreezeMask(depth, blocks=[i for i in range(depth) if rng.random() < self.probability])
+
+
+@dataclass(frozen=True)
+class Lisa(Schedule):
+    """Embeddings, head and `blocks` random blocks train; every `steps` steps others are drawn."""
+
+    name: ClassVar[str] = "lisa"
+    blocks: int = 2
+    steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "blocks", self.blocks, 1, whole=True)
+        check_number(self.name, "steps", self.steps, 1, whole=True)
+        check_number(self.name, "seed", self.seed, 0, whole=True)
+
+    def start(self, stack: BlockStack) -> FreezeMask:
+        return self._drawn(0, stack.depth)
+
+    def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:
+        return self._drawn(step // self.steps, depth)
+
+    def why(self, signals: Signals) -> str:
+        return f"drawn with seed {self.seed} for step {signals.step}"
+
+    def _drawn(self, turn: int, depth: int) -> FreezeMask:
+        train = random.Random(f"{self.seed}/{turn}").sample(range(depth), min(self.blocks, depth))
+        return FreezeMask(depth, blocks=set(range(depth)) - set(train))

@@ -1,0 +1,172 @@
+"""compare: every run once, whatever happens in between; nothing at all where the request is wrong."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from adaptivefreeze import RequestError
+from adaptivefreeze.comparison import FailedRun, Interrupted, StudyFolder, Watch, compare
+from adaptivefreeze.comparison import run as run_module
+
+SCENARIOS = ("nothing", "bottom-up:2", "head-only")
+
+
+@pytest.fixture
+def settings(settings):
+    return replace(settings, epochs=1)
+
+
+class Recorder(Watch):
+    """Notes what it hears, and presses Ctrl-C at a step of the run numbered `interrupt_at`."""
+
+    def __init__(self, interrupt_at=None):
+        self.began, self.ended, self.stored, self.remaining, self.warm_ups = [], [], None, [], 0
+        self._interrupt_at = interrupt_at
+
+    def study_begins(self, task, runs, stored):
+        self.stored = stored
+
+    def warming_up(self):
+        self.warm_ups += 1
+
+    def run_begins(self, scenario, seed):
+        self.began.append((scenario, seed))
+
+    def stepped(self, done, total, remaining):
+        self.remaining.append(remaining)
+        if len(self.began) == self._interrupt_at and done == 2:
+            raise KeyboardInterrupt
+
+    def run_ended(self, run):
+        self.ended.append(run)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_scenario_and_seed_is_run_and_stored(task, settings, tmp_path):
+    watch = Recorder()
+    done = compare(task, scenarios=SCENARIOS, seeds=(0, 1), settings=settings, output=tmp_path / "s", watch=watch)
+    assert watch.began == [(scenario, seed) for seed in (0, 1) for scenario in SCENARIOS]
+    assert watch.warm_ups == 1
+    assert {path.name for path in (tmp_path / "s" / "runs").iterdir()} == {
+        f"{scenario}-s{seed}.json" for scenario, seed in watch.began
+    }
+    assert (done.ran, len(done.results), done.failures) == (6, 6, ())
+    assert sorted(run.order for run in done.results) == list(range(6))
+    assert watch.remaining[-1] == pytest.approx(0, abs=1e-6)
+    assert all(earlier > 0 for earlier in watch.remaining[:-1])
+
+
+def test_the_same_again_trains_nothing_and_touches_nothing(task, settings, tmp_path):
+    first = compare(task, scenarios=SCENARIOS[:2], settings=settings, output=tmp_path)
+    before, watch = files(tmp_path), Recorder()
+    again = compare(task, scenarios=SCENARIOS[:2], settings=settings, output=tmp_path, watch=watch)
+    assert (again.ran, watch.began, watch.warm_ups, watch.stored) == (0, [], 0, 2)
+    assert files(tmp_path) == before
+    assert [json.dumps(run.to_json()) for run in again.results] == [json.dumps(run.to_json()) for run in first.results]
+
+
+def test_more_scenarios_and_seeds_join_what_is_there(task, settings, tmp_path):
+    compare(task, scenarios=["nothing"], settings=settings, output=tmp_path)
+    watch = Recorder()
+    joined = compare(
+        task, scenarios=["head-only,nothing"], seeds=(0, 1), settings=settings, output=tmp_path, watch=watch
+    )
+    assert watch.began == [("head-only", 0), ("head-only", 1), ("nothing", 1)]
+    assert len(joined.results) == 4
+
+
+def test_force_runs_again_what_is_asked_for_alone(task, settings, tmp_path):
+    compare(task, scenarios=SCENARIOS[:2], settings=settings, output=tmp_path)
+    before, watch = files(tmp_path / "runs"), Recorder()
+    compare(task, scenarios=["bottom-up:2"], settings=settings, output=tmp_path, force=True, watch=watch)
+    after = files(tmp_path / "runs")
+    assert watch.began == [("bottom-up:2", 0)]
+    assert {path.name for path in after if after[path] != before[path]} == {"bottom-up:2-s0.json"}
+
+
+def test_a_result_does_not_depend_on_what_ran_before_it(task, settings, tmp_path):
+    compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path / "all")
+    compare(task, scenarios=["head-only"], settings=settings, output=tmp_path / "one")
+    among, alone = (StudyFolder(tmp_path / name).find("head-only", 0) for name in ("all", "one"))
+    assert (among.train_loss, among.metrics, among.order) == (alone.train_loss, alone.metrics, 2)
+
+
+def test_after_ctrl_c_the_same_command_goes_on(task, settings, tmp_path):
+    with pytest.raises(Interrupted, match=r"1 of 3 runs are kept in .*; the same command goes on from there"):
+        compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, watch=Recorder(interrupt_at=2))
+    kept = files(tmp_path / "runs")
+    assert [path.name for path in kept] == ["nothing-s0.json"]
+    watch = Recorder()
+    done = compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, watch=watch)
+    assert watch.began == [("bottom-up:2", 0), ("head-only", 0)]
+    assert len(done.results) == 3
+    assert kept.items() <= files(tmp_path / "runs").items()
+
+
+def test_a_failed_run_is_recorded_the_others_go_on_and_it_is_run_again(task, settings, tmp_path, monkeypatch):
+    original = run_module.run_scenario
+
+    def fail_one(task, policy, *args, **kwargs):
+        if str(policy) == "bottom-up:2":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(task, policy, *args, **kwargs)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run_module, "run_scenario", fail_one)
+        done = compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path)
+    assert [run.scenario for run in done.failures] == ["bottom-up:2"]
+    assert {run.scenario for run in done.results} == {"nothing", "head-only"}
+    stored = json.loads((tmp_path / "runs" / "bottom-up:2-s0.json").read_text())
+    assert stored["status"] == "failed"
+    assert stored["error"].startswith("Out of memory")
+    before, watch = files(tmp_path), Recorder()
+    mended = compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, watch=watch)
+    assert watch.began == [("bottom-up:2", 0)]
+    assert (len(mended.results), mended.failures) == (3, ())
+    changed = {path.name for path, when in files(tmp_path).items() if before[path] != when}
+    assert changed == {"bottom-up:2-s0.json"}
+
+
+def test_diverged_training_is_a_failed_run(task, settings, tmp_path):
+    wild = replace(settings, learning_rate=1e30)
+    done = compare(task, scenarios=["nothing"], settings=wild, output=tmp_path)
+    assert isinstance(done.failures[0], FailedRun)
+    assert "Training diverged" in done.failures[0].error
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scenarios": ["bottom-up:5"]}, "depth 5 is out of range"),
+        ({"scenarios": ["no-such"]}, "unknown policy 'no-such'; the known ones are nothing, bottom-up"),
+        ({"scenarios": ["modules:zzz"]}, "no parameter's name matches"),
+        ({"scenarios": ["modules:."]}, "leaves nothing of this model to train"),
+        ({"scenarios": []}, "no scenario"),
+        ({"seeds": ()}, "--seeds nothing"),
+        ({"seeds": (1, 1)}, "twice"),
+        ({"seeds": (2**40,)}, "whole numbers"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_is_written(task, settings, tmp_path, change, words):
+    request = {"scenarios": SCENARIOS, "seeds": (0,), **change}
+    with pytest.raises(RequestError, match=words):
+        compare(task, **request, settings=settings, output=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_another_study_is_refused_before_anything_is_written(task, texts, settings, tmp_path):
+    compare(task, scenarios=["head-only"], settings=settings, output=tmp_path)
+    before = files(tmp_path)
+    for other, changed, words in (
+        (texts, settings, "its task is tags, not texts"),
+        (task, replace(settings, epochs=2), "its epochs is 1, not 2"),
+    ):
+        for force in (False, True):
+            with pytest.raises(RequestError, match=words):
+                compare(other, scenarios=["nothing"], settings=changed, output=tmp_path, force=force)
+    assert files(tmp_path) == before
