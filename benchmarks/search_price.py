@@ -21,7 +21,7 @@ import transformers
 from machine import describe
 
 from adaptivefreeze import Nothing, find_blocks
-from adaptivefreeze.comparison import RunResult, StudyFolder, Watch
+from adaptivefreeze.comparison import ProgressListener, RunResult, StudyFolder
 from adaptivefreeze.comparison.fingerprints import model_record
 from adaptivefreeze.comparison.run import run_scenario, warm_up
 from adaptivefreeze.comparison.settings import StudySettings
@@ -56,7 +56,7 @@ def main() -> None:
                 SearchOptions(quick=quick, baselines=()),
                 settings=settings,
                 output=folder / title,
-                watch=Progress(),
+                progress=Progress(),
             )
             spent[title] = (time.perf_counter() - began, len(found.outcomes))
             full.append(full_fine_tuning(task, settings))
@@ -70,10 +70,10 @@ def main() -> None:
         ]
         for title, (seconds, trials) in spent.items():
             lines.append(row(title, trials, seconds, statistics.mean(full), folder / title))
-        bench = TaskBench(task, settings, folder / "none", metric="macro_f1", folds=None, watch=Watch())
+        bench = TaskBench(task, settings, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener())
         naive = bench.depth + 1
         uncached = StudySettings(epochs=options.epochs, batch_size=options.batch_size)
-        bare = TaskBench(task, uncached, folder / "none", metric="macro_f1", folds=None, watch=Watch())
+        bare = TaskBench(task, uncached, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener())
         whole = sum(bare.cost(Candidate(f"bottom-up:{depth}")) for depth in range(naive))
         lines += [
             "",
@@ -86,7 +86,7 @@ def main() -> None:
         options.output.write_text("# The price of a search\n\n" + text)
 
 
-class Progress(Watch):
+class Progress(ProgressListener):
     """A line a training."""
 
     def run_ended(self, run: object) -> None:

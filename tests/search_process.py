@@ -12,14 +12,14 @@ import sys
 import time
 from pathlib import Path
 
-from adaptivefreeze.comparison import StudySettings, Watch
+from adaptivefreeze.comparison import ProgressListener, StudySettings
 from adaptivefreeze.data import load_task
 from adaptivefreeze.search import SearchOptions, search
 
 SETTINGS = StudySettings(epochs=1, batch_size=8, learning_rate=1e-2, device="cpu", cache=True)
 
 
-class Log(Watch):
+class Log(ProgressListener):
     """Writes down what is begun, and hangs where it is told to."""
 
     def __init__(self, log: Path, hang: int | None = None) -> None:
@@ -55,7 +55,7 @@ def start(**instructions: object) -> subprocess.Popen[str]:
 def main(tiny: str, output: str, log: str, storage: str | None = None, hang: int | None = None) -> None:
     """Follow the instructions."""
     task = load_task(f"{tiny}/tags", model=f"{tiny}/model", max_length=16)
-    search(task, options(storage), settings=SETTINGS, output=output, watch=Log(Path(log), hang))
+    search(task, options(storage), settings=SETTINGS, output=output, progress=Log(Path(log), hang))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def compare(
 
     quieten_libraries()
     request = Request.of(ctx.params)
-    with ProgressBar() as watch:
+    with ProgressBar() as progress:
         comparison = run_all(
             request.load_task(),
             scenarios=request.scenarios,
@@ -93,7 +93,7 @@ def compare(
             settings=request.settings,
             output=request.folder,
             force=force,
-            watch=watch,
+            progress=progress,
         )
     summary = load([comparison.folder])
     show_study(summary, publish(summary, comparison.folder))
@@ -133,7 +133,7 @@ def train(
 
     quieten_libraries()
     request = Request.of({**ctx.params, "scenarios": [policy], "seeds": [str(seed)]})
-    with ProgressBar() as watch:
+    with ProgressBar() as progress:
         run = run_one(
             request.load_task(),
             policy,
@@ -141,7 +141,7 @@ def train(
             settings=request.settings,
             output=request.folder,
             force=force,
-            watch=watch,
+            progress=progress,
         )
     show_training(run, request.folder)
     raise typer.Exit(0 if run.status == "done" else 1)
@@ -206,15 +206,15 @@ def search(
     quieten_libraries()
     request = Request.of({**ctx.params, "suffix": "search"})
     options = SearchOptions.of({**ctx.params, "seeds": request.seeds})
-    with ProgressBar(score=options.metric) as watch:
+    with ProgressBar(score=options.metric) as progress:
         found = find(
             request.load_task(),
             options,
             settings=request.settings,
             output=request.folder,
-            watch=watch,
+            progress=progress,
             load=request.load_task,
-            helper_watch=partial(ProgressLines, score=options.metric),
+            worker_progress=partial(ProgressLines, score=options.metric),
         )
     show_search(found, publish_search(found, request.folder))
     raise typer.Exit(1 if found.failures else 0)

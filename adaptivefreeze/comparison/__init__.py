@@ -1,6 +1,6 @@
 """Many runs: scenarios, settings, one JSON a run, the comparison of them."""
 
-from .compare import Comparison, Interrupted, Watch, compare
+from .compare import Comparison, Interrupted, ProgressListener, compare
 from .folder import StudyFolder
 from .inspection import Inspection, inspect_model, inspect_task
 from .result import FailedRun, RunResult, read_run
@@ -14,10 +14,10 @@ __all__ = [
     "FailedRun",
     "Inspection",
     "Interrupted",
+    "ProgressListener",
     "RunResult",
     "StudyFolder",
     "StudySettings",
-    "Watch",
     "compare",
     "expand",
     "inspect_model",

@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from ..data import Task
 
 
-class Watch:
-    """Hears how a study goes on; this one says nothing. Times are in seconds."""
+class ProgressListener:
+    """Receives the progress of a study; the methods of this base class do nothing. Times are in seconds."""
 
     def study_begins(self, task: Task, runs: int, stored: int) -> None:
-        """`runs` are wanted on `task`, of which `stored` are there already."""
+        """The study wants `runs` runs on `task`, of which `stored` are stored already."""
 
     def warming_up(self) -> None:
-        """A throw-away model trains for a few steps."""
+        """A throw-away model is about to train for a few steps, so that start-up costs are not timed."""
 
     def run_begins(self, scenario: str, seed: int) -> None:
-        """A run begins."""
+        """A run is about to begin."""
 
     def stepped(self, done: int, total: int, remaining: float | None) -> None:
-        """`done` of the run's `total` steps are done; the whole study needs `remaining` seconds more."""
+        """`done` of the run's `total` steps are done; `remaining`: seconds left for the study, None if unknown."""
 
     def run_ended(self, run: RunResult | FailedRun) -> None:
         """A run has been stored."""
@@ -69,7 +69,7 @@ def compare(
     settings: StudySettings | None = None,
     output: str | Path,
     force: bool = False,
-    watch: Watch | None = None,
+    progress: ProgressListener | None = None,
 ) -> Comparison:
     """Run every scenario from every seed that `output` does not hold yet; failed runs are run again.
 
@@ -78,7 +78,7 @@ def compare(
 
     Raises `RequestError` for a wrong request and `Interrupted` on Ctrl-C.
     """
-    settings, watch = settings or StudySettings(), watch or Watch()
+    settings, progress = settings or StudySettings(), progress or ProgressListener()
     check_seeds(seeds)
     start = task.new_model(0)
     stack = find_blocks(start)
@@ -93,9 +93,9 @@ def compare(
         policies = with_reference(policies)
     wanted = [(policy, seed) for seed, policy in product(seeds, policies)]
     todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
-    watch.study_begins(task, len(wanted), len(wanted) - len(todo))
+    progress.study_begins(task, len(wanted), len(wanted) - len(todo))
     try:
-        _run_all(task, todo, settings, stack, model, folder, watch)
+        _run_all(task, todo, settings, stack, model, folder, progress)
     except KeyboardInterrupt as error:
         finished = sum(_finished(folder.find(str(p), s)) for p, s in wanted)
         raise Interrupted(
@@ -141,11 +141,11 @@ def _run_all(
     stack: BlockStack,
     model: ModelRecord,
     folder: StudyFolder,
-    watch: Watch,
+    progress: ProgressListener,
 ) -> None:
     if not todo:
         return
-    watch.warming_up()
+    progress.warming_up()
     warm_up(task, settings)
     shape = step_shape(task, settings)
     seen_again = share_seen_again(settings.epochs) if settings.cache else 0.0
@@ -155,10 +155,10 @@ def _run_all(
 
     def stepped(done: int, total: int) -> None:
         remaining.stepped(done, total)
-        watch.stepped(done, total, remaining.seconds())
+        progress.stepped(done, total, remaining.seconds())
 
     for order, (policy, seed) in enumerate(todo):
-        watch.run_begins(str(policy), seed)
+        progress.run_begins(str(policy), seed)
         train = partial(
             attempt,
             task,
@@ -175,4 +175,4 @@ def _run_all(
             run = train(settings)
         folder.store(run)
         remaining.run_ended()
-        watch.run_ended(run)
+        progress.run_ended(run)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from ..model.blocks import find_blocks
 from ..policies import Policy, parse_policy
-from .compare import Interrupted, Watch, check_policies, check_seeds
+from .compare import Interrupted, ProgressListener, check_policies, check_seeds
 from .fingerprints import model_record
 from .result import FailedRun, RunResult, write_json
 from .run import attempt
@@ -26,14 +26,14 @@ def train(
     settings: StudySettings | None = None,
     output: str | Path,
     force: bool = False,
-    watch: Watch | None = None,
+    progress: ProgressListener | None = None,
 ) -> RunResult | FailedRun:
     """Fine-tune under `policy` and save into `output`: the model, the tokenizer and `result.json`.
 
     A run that fails is stored in `result.json` as failed, without a model. `force` allows an `output` that is not
     empty. Raises `RequestError` for a wrong request, with nothing written, and `Interrupted` on Ctrl-C.
     """
-    settings, watch, policy = settings or StudySettings(), watch or Watch(), parse_policy(policy)
+    settings, progress, policy = settings or StudySettings(), progress or ProgressListener(), parse_policy(policy)
     output = Path(output)
     check_seeds([seed])
     check_output(output, force)
@@ -42,8 +42,8 @@ def train(
     model = model_record(task, start, stack)
     check_policies([policy], stack, settings)
     del start
-    watch.study_begins(task, runs=1, stored=0)
-    watch.run_begins(str(policy), seed)
+    progress.study_begins(task, runs=1, stored=0)
+    progress.run_begins(str(policy), seed)
     try:
         run = attempt(
             task,
@@ -51,14 +51,14 @@ def train(
             seed,
             settings,
             model=model,
-            listener=lambda done, total: watch.stepped(done, total, None),
+            listener=lambda done, total: progress.stepped(done, total, None),
             save_to=output,
             checkpoints=output / "checkpoints" if settings.keeps_checkpoints else None,
         )
     except KeyboardInterrupt as error:
         raise Interrupted(f"Interrupted: nothing was saved in {output}.") from error
     write_json(output / "result.json", run.to_json())
-    watch.run_ended(run)
+    progress.run_ended(run)
     return run
 
 

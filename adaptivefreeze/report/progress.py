@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..cli.quiet import quieten_libraries
-from ..comparison.compare import Watch
+from ..comparison.compare import ProgressListener
 from ..comparison.result import FailedRun, RunResult
 from .table import score_name
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ..data import Task
 
 
-class ProgressBar(Watch):
+class ProgressBar(ProgressListener):
     """Draws a bar on a terminal, from `with` to its end; writes a line as each run ends, with its `score`, there and
     elsewhere.
 
-    >>> with ProgressBar() as watch:
-    ...     compare(task, watch=watch, ...)
+    >>> with ProgressBar() as progress:
+    ...     compare(task, progress=progress, ...)
     """
 
     def __init__(self, console: Console | None = None, *, score: str = "macro_f1") -> None:

@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from transformers import PrinterCallback, ProgressCallback, Trainer, set_seed
 
 from ..cache import PrefixCache
-from ..comparison.compare import Watch, check_seeds
+from ..comparison.compare import ProgressListener, check_seeds
 from ..comparison.fingerprints import fingerprint
 from ..comparison.prediction import share_seen_again
 from ..comparison.result import SCHEMA
@@ -89,7 +89,7 @@ def search_depth(
             folder.mkdir(parents=True, exist_ok=True)
         where = open_storage(storage, folder)
     check_study(where, name, {**bench.identity(), "search": options.shared()})
-    found = conduct(bench, where, name, options, Watch(), rate=0.0, folder=folder)
+    found = conduct(bench, where, name, options, ProgressListener(), rate=0.0, folder=folder)
     bench.drop_rows()
     return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..cache import PrefixCache
-from ..comparison.compare import Watch
+from ..comparison.compare import ProgressListener
 from ..comparison.fingerprints import model_record, task_record
 from ..comparison.folder import StudyFolder, description
 from ..comparison.prediction import predicted_ratio, share_seen_again, step_shape
@@ -84,9 +84,16 @@ class TaskBench:
     has_test = True
 
     def __init__(
-        self, task: Task, settings: StudySettings, folder: Path, *, metric: str, folds: int | None, watch: Watch
+        self,
+        task: Task,
+        settings: StudySettings,
+        folder: Path,
+        *,
+        metric: str,
+        folds: int | None,
+        progress: ProgressListener,
     ) -> None:
-        self.task, self.settings, self.folder, self.metric, self.watch = task, settings, folder, metric, watch
+        self.task, self.settings, self.folder, self.metric, self.progress = task, settings, folder, metric, progress
         self._tasks = fold_tasks(task, folds) if folds else ()
         self._folds = folds
         start = task.new_model(0)
@@ -170,13 +177,13 @@ class TaskBench:
     ) -> RunResult | FailedRun:
         task, settings = self._task(unit), self._settings(candidate)
         if not self._warm:
-            self.watch.warming_up()
+            self.progress.warming_up()
             warm_up(task, settings)
             self._warm = True
         held = self._cache.stats.memory_bytes if self._cache else 0
         model = self.model_folder(candidate, unit)
         shutil.rmtree(model, ignore_errors=True)
-        self.watch.run_begins(f"{candidate}{'' if unit.fold is None else f', fold {unit.fold + 1}'}", unit.seed)
+        self.progress.run_begins(f"{candidate}{'' if unit.fold is None else f', fold {unit.fold + 1}'}", unit.seed)
         run = attempt(
             task,
             policy,
@@ -184,7 +191,7 @@ class TaskBench:
             settings,
             model=self.model,
             order=self._order,
-            listener=_listen(self.watch),
+            listener=_step_listener(self.progress),
             save_to=model if keep else None,
             checkpoints=folder.checkpoints(str(policy), unit.seed) if settings.keeps_checkpoints else None,
             prefix_cache=self._cache,
@@ -195,7 +202,7 @@ class TaskBench:
             # Rows that were in memory before the run began are needed by it as much as those that it added.
             run = dataclasses.replace(run, peak_memory_bytes=run.peak_memory_bytes + held)
         folder.store(run)
-        self.watch.run_ended(run)
+        self.progress.run_ended(run)
         return run
 
     def _spared(self, policy: Policy, run: RunResult) -> float:
@@ -220,5 +227,5 @@ class TaskBench:
         return self.settings if rate is None else dataclasses.replace(self.settings, learning_rate=rate)
 
 
-def _listen(watch: Watch) -> Callable[[int, int], None]:
-    return lambda done, total: watch.stepped(done, total, None)
+def _step_listener(progress: ProgressListener) -> Callable[[int, int], None]:
+    return lambda done, total: progress.stepped(done, total, None)

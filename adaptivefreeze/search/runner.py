@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.storages import BaseStorage
 
-from ..comparison.compare import Interrupted, Watch, check_seeds
+from ..comparison.compare import Interrupted, ProgressListener, check_seeds
 from ..comparison.fingerprints import task_record
 from ..comparison.folder import StudyFolder
 from ..comparison.settings import StudySettings
@@ -27,12 +27,12 @@ from .worker import Worker, pruner_of, sampler_of
 if TYPE_CHECKING:
     from ..data import Task
 
-Watching = Callable[[], AbstractContextManager[Watch]]
+ProgressContext = Callable[[], AbstractContextManager[ProgressListener]]
 
 
-def silence() -> AbstractContextManager[Watch]:
-    """Nobody hears of it."""
-    return nullcontext(Watch())
+def no_progress() -> AbstractContextManager[ProgressListener]:
+    """No progress output."""
+    return nullcontext(ProgressListener())
 
 
 def search(
@@ -41,25 +41,25 @@ def search(
     *,
     settings: StudySettings | None = None,
     output: str | Path,
-    watch: Watch | None = None,
+    progress: ProgressListener | None = None,
     load: Callable[[], Task] | None = None,
-    helper_watch: Watching = silence,
+    worker_progress: ProgressContext = no_progress,
 ) -> DepthSearch:
     """How deep `task`'s model may be frozen: the trials of an Optuna study, each a RunResult under `output`, and what
     they say. The same call goes on where an earlier one ended, and joins others that use the same storage.
 
     `settings` are those of every training; a prefix cache in them is shared by all trials. With `options.workers`
     above 1 that many processes are started; each calls `load`, which must be picklable, for its own task, and reports
-    to the watch of a context that `helper_watch` makes.
+    to the progress of a context that `worker_progress` makes.
 
     Raises `RequestError` for a wrong request, with study and folder untouched, `Interrupted` on Ctrl-C, and
     `StudyFailed` when no training ended.
     """
-    options, watch = options or SearchOptions(), watch or Watch()
+    options, progress = options or SearchOptions(), progress or ProgressListener()
     settings, output = settings or StudySettings(cache=True), Path(output)
     check_seeds(options.seeds)
     settings.arguments("unused", seed=0)
-    bench = TaskBench(task, settings, output, metric=options.metric, folds=options.folds, watch=watch)
+    bench = TaskBench(task, settings, output, metric=options.metric, folds=options.folds, progress=progress)
     bench.check_metric()
     options.depths_of(bench.depth)
     name = options.study or f"{Path(task.dataset).name}, {Path(task.model).name}"
@@ -71,8 +71,8 @@ def search(
     storage = storage or open_storage(None, output)
     helpers = None
     if options.workers > 1 and load is not None:
-        helpers = Helpers(load, options, settings, output, name, helper_watch)
-    return conduct(bench, storage, name, options, watch, rate=settings.learning_rate, helpers=helpers, folder=output)
+        helpers = Helpers(load, options, settings, output, name, worker_progress)
+    return conduct(bench, storage, name, options, progress, rate=settings.learning_rate, helpers=helpers, folder=output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +84,14 @@ class Helpers:
     settings: StudySettings
     output: Path
     study: str
-    watch: Watching
+    progress: ProgressContext
 
     def work(self) -> None:
         """A helper's whole life."""
         options, settings = self.options, self.settings
-        with self.watch() as watch:
+        with self.progress() as progress:
             bench = TaskBench(
-                self.load(), settings, self.output, metric=options.metric, folds=options.folds, watch=watch
+                self.load(), settings, self.output, metric=options.metric, folds=options.folds, progress=progress
             )
             storage = open_storage(options.storage, self.output)
             study = study_of(bench, storage, self.study, options)
@@ -115,7 +115,7 @@ def conduct(
     storage: BaseStorage,
     name: str,
     options: SearchOptions,
-    watch: Watch,
+    progress: ProgressListener,
     *,
     rate: float,
     title: str | None = None,
@@ -127,7 +127,9 @@ def conduct(
     worker = Worker(study, bench, options, rate)
     wanted, done = worker.queue.prepare()
     if isinstance(bench, TaskBench):
-        watch.study_begins(bench.task, max(wanted, options.trials or 0) * len(worker.units), done * len(worker.units))
+        progress.study_begins(
+            bench.task, max(wanted, options.trials or 0) * len(worker.units), done * len(worker.units)
+        )
     try:
         if helpers is not None:
             run_workers(helpers.work, options.workers)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaptivefreeze import RequestError
-from adaptivefreeze.comparison import FailedRun, Interrupted, StudyFolder, Watch, compare
+from adaptivefreeze.comparison import FailedRun, Interrupted, ProgressListener, StudyFolder, compare
 from adaptivefreeze.comparison import run as run_module
 
 SCENARIOS = ("nothing", "bottom-up:2", "head-only")
@@ -18,7 +18,7 @@ def settings(settings):
     return replace(settings, epochs=1)
 
 
-class Recorder(Watch):
+class Recorder(ProgressListener):
     """Notes what it hears, and presses Ctrl-C at a step of the run numbered `interrupt_at`."""
 
     def __init__(self, interrupt_at=None):
@@ -48,44 +48,44 @@ def files(folder):
 
 
 def test_every_scenario_and_seed_is_run_and_stored(task, settings, tmp_path):
-    watch = Recorder()
-    done = compare(task, scenarios=SCENARIOS, seeds=(0, 1), settings=settings, output=tmp_path / "s", watch=watch)
-    assert watch.began == [(scenario, seed) for seed in (0, 1) for scenario in SCENARIOS]
-    assert watch.warm_ups == 1
+    progress = Recorder()
+    done = compare(task, scenarios=SCENARIOS, seeds=(0, 1), settings=settings, output=tmp_path / "s", progress=progress)
+    assert progress.began == [(scenario, seed) for seed in (0, 1) for scenario in SCENARIOS]
+    assert progress.warm_ups == 1
     assert {path.name for path in (tmp_path / "s" / "runs").iterdir()} == {
-        f"{scenario}-s{seed}.json" for scenario, seed in watch.began
+        f"{scenario}-s{seed}.json" for scenario, seed in progress.began
     }
     assert (done.ran, len(done.results), done.failures) == (6, 6, ())
     assert sorted(run.order for run in done.results) == list(range(6))
-    assert watch.remaining[-1] == pytest.approx(0, abs=1e-6)
-    assert all(earlier > 0 for earlier in watch.remaining[:-1])
+    assert progress.remaining[-1] == pytest.approx(0, abs=1e-6)
+    assert all(earlier > 0 for earlier in progress.remaining[:-1])
 
 
 def test_the_same_again_trains_nothing_and_touches_nothing(task, settings, tmp_path):
     first = compare(task, scenarios=SCENARIOS[:2], settings=settings, output=tmp_path)
-    before, watch = files(tmp_path), Recorder()
-    again = compare(task, scenarios=SCENARIOS[:2], settings=settings, output=tmp_path, watch=watch)
-    assert (again.ran, watch.began, watch.warm_ups, watch.stored) == (0, [], 0, 2)
+    before, progress = files(tmp_path), Recorder()
+    again = compare(task, scenarios=SCENARIOS[:2], settings=settings, output=tmp_path, progress=progress)
+    assert (again.ran, progress.began, progress.warm_ups, progress.stored) == (0, [], 0, 2)
     assert files(tmp_path) == before
     assert [json.dumps(run.to_json()) for run in again.results] == [json.dumps(run.to_json()) for run in first.results]
 
 
 def test_more_scenarios_and_seeds_join_what_is_there(task, settings, tmp_path):
     compare(task, scenarios=["nothing"], settings=settings, output=tmp_path)
-    watch = Recorder()
+    progress = Recorder()
     joined = compare(
-        task, scenarios=["head-only,nothing"], seeds=(0, 1), settings=settings, output=tmp_path, watch=watch
+        task, scenarios=["head-only,nothing"], seeds=(0, 1), settings=settings, output=tmp_path, progress=progress
     )
-    assert watch.began == [("head-only", 0), ("head-only", 1), ("nothing", 1)]
+    assert progress.began == [("head-only", 0), ("head-only", 1), ("nothing", 1)]
     assert len(joined.results) == 4
 
 
 def test_force_runs_again_what_is_asked_for_alone(task, settings, tmp_path):
     compare(task, scenarios=SCENARIOS[:2], settings=settings, output=tmp_path)
-    before, watch = files(tmp_path / "runs"), Recorder()
-    compare(task, scenarios=["bottom-up:2"], settings=settings, output=tmp_path, force=True, watch=watch)
+    before, progress = files(tmp_path / "runs"), Recorder()
+    compare(task, scenarios=["bottom-up:2"], settings=settings, output=tmp_path, force=True, progress=progress)
     after = files(tmp_path / "runs")
-    assert watch.began == [("bottom-up:2", 0)]
+    assert progress.began == [("bottom-up:2", 0)]
     assert {path.name for path in after if after[path] != before[path]} == {"bottom-up:2-s0.json"}
 
 
@@ -98,12 +98,12 @@ def test_a_result_does_not_depend_on_what_ran_before_it(task, settings, tmp_path
 
 def test_after_ctrl_c_the_same_command_goes_on(task, settings, tmp_path):
     with pytest.raises(Interrupted, match=r"1 of 3 runs are kept in .*; the same command goes on from there"):
-        compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, watch=Recorder(interrupt_at=2))
+        compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, progress=Recorder(interrupt_at=2))
     kept = files(tmp_path / "runs")
     assert [path.name for path in kept] == ["nothing-s0.json"]
-    watch = Recorder()
-    done = compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, watch=watch)
-    assert watch.began == [("bottom-up:2", 0), ("head-only", 0)]
+    progress = Recorder()
+    done = compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, progress=progress)
+    assert progress.began == [("bottom-up:2", 0), ("head-only", 0)]
     assert len(done.results) == 3
     assert kept.items() <= files(tmp_path / "runs").items()
 
@@ -124,9 +124,9 @@ def test_a_failed_run_is_recorded_the_others_go_on_and_it_is_run_again(task, set
     stored = json.loads((tmp_path / "runs" / "bottom-up:2-s0.json").read_text())
     assert stored["status"] == "failed"
     assert stored["error"].startswith("Out of memory")
-    before, watch = files(tmp_path), Recorder()
-    mended = compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, watch=watch)
-    assert watch.began == [("bottom-up:2", 0)]
+    before, progress = files(tmp_path), Recorder()
+    mended = compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, progress=progress)
+    assert progress.began == [("bottom-up:2", 0)]
     assert (len(mended.results), mended.failures) == (3, ())
     changed = {path.name for path, when in files(tmp_path).items() if before[path] != when}
     assert changed == {"bottom-up:2-s0.json"}

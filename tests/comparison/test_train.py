@@ -6,7 +6,7 @@ import pytest
 from transformers import pipeline
 
 from adaptivefreeze import RequestError
-from adaptivefreeze.comparison import FailedRun, Interrupted, Watch, read_run, train
+from adaptivefreeze.comparison import FailedRun, Interrupted, ProgressListener, read_run, train
 
 
 def test_what_was_trained_can_be_used_from_its_folder(task, settings, tmp_path):
@@ -46,10 +46,10 @@ def test_a_failed_training_keeps_its_reason_and_saves_no_model(task, settings, t
 
 
 def test_ctrl_c_saves_nothing(task, settings, tmp_path):
-    class Impatient(Watch):
+    class Impatient(ProgressListener):
         def stepped(self, done, total, remaining):
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match="nothing was saved"):
-        train(task, "nothing", settings=settings, output=tmp_path / "out", watch=Impatient())
+        train(task, "nothing", settings=settings, output=tmp_path / "out", progress=Impatient())
     assert not (tmp_path / "out").exists()

@@ -22,13 +22,13 @@ from adaptivefreeze.report.progress import ProgressBar
 )
 def test_it_tells_the_score_that_was_asked_for(changes, line):
     text = io.StringIO()
-    with ProgressBar(Console(file=text), score="entity_f1") as watch:
-        watch.run_ended(made(**changes))
+    with ProgressBar(Console(file=text), score="entity_f1") as progress:
+        progress.run_ended(made(**changes))
     assert text.getvalue().endswith(f"{line}\n")
 
 
 def test_it_tells_why_a_run_failed():
     text = io.StringIO()
-    with ProgressBar(Console(file=text)) as watch:
-        watch.run_ended(failed())
+    with ProgressBar(Console(file=text)) as progress:
+        progress.run_ended(failed())
     assert "bottom-up:2, seed 0, failed. Out of memory: try less." in text.getvalue()

@@ -7,13 +7,13 @@ import optuna
 import pytest
 
 from adaptivefreeze import RequestError
-from adaptivefreeze.comparison import Interrupted, StudyFolder, Watch
+from adaptivefreeze.comparison import Interrupted, ProgressListener, StudyFolder
 from adaptivefreeze.comparison import run as run_module
 from adaptivefreeze.errors import StudyFailed
 from adaptivefreeze.search import DepthSearch, SearchOptions, search
 
 
-class Recorder(Watch):
+class Recorder(ProgressListener):
     """Notes what it hears, and presses Ctrl-C at the second step of the run numbered `interrupt_at`."""
 
     def __init__(self, interrupt_at=None):
@@ -37,10 +37,10 @@ def found(task, tmp_path_factory):
     """An exhaustive search of four depths, two seeds, with baselines; and what it ran."""
     from adaptivefreeze.comparison import StudySettings
 
-    watch, folder = Recorder(), tmp_path_factory.mktemp("search") / "s"
+    progress, folder = Recorder(), tmp_path_factory.mktemp("search") / "s"
     settings = StudySettings(epochs=2, batch_size=8, learning_rate=1e-2, device="cpu", cache=True)
     options = SearchOptions(depths=(0, 1, 2, 4), seeds=(0, 1), baselines=("top-down:2", "nothing"))
-    return search(task, options, settings=settings, output=folder, watch=watch), watch, options, settings
+    return search(task, options, settings=settings, output=folder, progress=progress), progress, options, settings
 
 
 def trials(answer):
@@ -52,10 +52,10 @@ def files(folder):
 
 
 def test_each_depth_is_run_once_from_shallow_to_deep_and_the_baselines_last(found):
-    answer, watch, *_ = found
+    answer, progress, *_ = found
     scenarios = ["bottom-up:0", "bottom-up:1", "bottom-up:2", "bottom-up:4", "top-down:2"]
-    assert watch.began == [(scenario, seed) for scenario in scenarios for seed in (0, 1)]
-    assert {path.name for path in (answer.folder / "runs").iterdir()} == {f"{s}-s{n}.json" for s, n in watch.began}
+    assert progress.began == [(scenario, seed) for scenario in scenarios for seed in (0, 1)]
+    assert {path.name for path in (answer.folder / "runs").iterdir()} == {f"{s}-s{n}.json" for s, n in progress.began}
     assert [outcome.depth for outcome in answer.outcomes] == [0, 1, 2, 4]
     assert [outcome.scenario for outcome in answer.baselines] == ["top-down:2"]
     assert answer.ran == 5
@@ -129,9 +129,9 @@ def test_every_trial_has_a_name_attributes_and_a_value_a_seed(found):
 def test_the_same_again_does_nothing(found, task):
     answer, _, options, settings = found
     before, written = files(answer.folder), (answer.folder / "search.json").stat().st_mtime_ns
-    watch = Recorder()
-    again = search(task, options, settings=settings, output=answer.folder, watch=watch)
-    assert (watch.began, again.ran, len(trials(answer))) == ([], 0, 5)
+    progress = Recorder()
+    again = search(task, options, settings=settings, output=answer.folder, progress=progress)
+    assert (progress.began, again.ran, len(trials(answer))) == ([], 0, 5)
     assert again == replace(answer, ran=0)
     assert files(answer.folder) == before
     assert (answer.folder / "search.json").stat().st_mtime_ns == written
@@ -145,22 +145,26 @@ def test_the_answer_can_be_read_again(found):
 
 def test_more_seeds_run_only_what_is_new(task, settings, tmp_path):
     search(task, SearchOptions(depths=(0, 3), baselines=()), settings=settings, output=tmp_path)
-    watch = Recorder()
+    progress = Recorder()
     more = search(
-        task, SearchOptions(depths=(0, 3), seeds=(0, 1), baselines=()), settings=settings, output=tmp_path, watch=watch
+        task,
+        SearchOptions(depths=(0, 3), seeds=(0, 1), baselines=()),
+        settings=settings,
+        output=tmp_path,
+        progress=progress,
     )
-    assert watch.began == [("bottom-up:0", 1), ("bottom-up:3", 1)]
+    assert progress.began == [("bottom-up:0", 1), ("bottom-up:3", 1)]
     assert all(len(outcome.scores) == 2 for outcome in more.outcomes)
 
 
 def test_after_ctrl_c_the_same_goes_on(task, settings, tmp_path):
     options = SearchOptions(depths=(0, 2, 4), baselines=())
     with pytest.raises(Interrupted, match="the same command goes on from there"):
-        search(task, options, settings=settings, output=tmp_path, watch=Recorder(interrupt_at=2))
+        search(task, options, settings=settings, output=tmp_path, progress=Recorder(interrupt_at=2))
     kept = files(tmp_path)
-    watch = Recorder()
-    answer = search(task, options, settings=settings, output=tmp_path, watch=watch)
-    assert sorted(watch.began) == [("bottom-up:2", 0), ("bottom-up:4", 0)]
+    progress = Recorder()
+    answer = search(task, options, settings=settings, output=tmp_path, progress=progress)
+    assert sorted(progress.began) == [("bottom-up:2", 0), ("bottom-up:4", 0)]
     assert len(answer.outcomes) == 3
     assert set(kept) < set(files(tmp_path))
 
@@ -180,9 +184,9 @@ def test_a_failed_depth_is_left_out_said_and_run_again(task, settings, tmp_path,
     assert [outcome.depth for outcome in answer.failures] == [2]
     assert "the disk is full" in answer.failures[0].error
     assert any("2 failed and was not compared" in sentence for sentence in answer.words)
-    watch = Recorder()
-    mended = search(task, options, settings=settings, output=tmp_path, watch=watch)
-    assert watch.began == [("bottom-up:2", 0)]
+    progress = Recorder()
+    mended = search(task, options, settings=settings, output=tmp_path, progress=progress)
+    assert progress.began == [("bottom-up:2", 0)]
     assert not mended.failures
 
 

@@ -120,7 +120,7 @@ def test_killed_in_the_middle_of_a_trial_it_loses_that_trial_alone(url, task, ti
     process.communicate()
     assert begun(log) == ["bottom-up:0 0", "bottom-up:1 0"]
     again = tmp_path / "again"
-    answer = search(task, options(url), settings=SETTINGS, output=output, watch=Log(again))
+    answer = search(task, options(url), settings=SETTINGS, output=output, progress=Log(again))
     assert sorted(begun(again)) == sorted(ALL - {"bottom-up:0 0"})
     assert finished(url, output) == [0, 1, 2, 3, 4]
     assert len(answer.outcomes) == 5
@@ -168,7 +168,7 @@ def test_a_silent_trial_of_another_machine_is_run_again(task, tmp_path, monkeypa
     stuck.set_user_attr("units", ["seed 1"])
     stuck.set_user_attr("role", "depth")
     stuck.set_user_attr("worker", "elsewhere 1 1.0")
-    search(task, options(url), settings=SETTINGS, output=tmp_path / "s", watch=Log(tmp_path / "again"))
+    search(task, options(url), settings=SETTINGS, output=tmp_path / "s", progress=Log(tmp_path / "again"))
     assert begun(tmp_path / "again") == ["bottom-up:3 1"]
     assert study.trials[stuck.number].state == optuna.trial.TrialState.FAIL
     assert len(first.outcomes) == 5

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from search_process import SETTINGS
 
-from adaptivefreeze.comparison import StudyFolder, Watch
+from adaptivefreeze.comparison import ProgressListener, StudyFolder
 from adaptivefreeze.data import load_task
 from adaptivefreeze.search import SearchOptions, objective, search
 
@@ -117,11 +117,11 @@ def test_local_workers_share_the_trials(task, tiny_folder, tmp_path):
     load = functools.partial(load_task, str(tiny_folder / "tags"), model=str(tiny_folder / "model"), max_length=16)
     options = SearchOptions(depths=(0, 2, 4), baselines=(), workers=2)
 
-    class Nobody(Watch):
+    class NothingToDo(ProgressListener):
         def run_begins(self, scenario, seed):
             raise AssertionError("the helpers had left something to do")
 
-    answer = search(task, options, settings=SETTINGS, output=tmp_path, watch=Nobody(), load=load)
+    answer = search(task, options, settings=SETTINGS, output=tmp_path, progress=NothingToDo(), load=load)
     assert [outcome.depth for outcome in answer.outcomes] == [0, 2, 4]
     assert len({trial.user_attrs["worker"] for trial in study_of(answer).trials}) <= 2
     assert not answer.failures
