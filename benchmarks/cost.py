@@ -81,7 +81,7 @@ def main() -> None:
         )
         for policy in POLICIES:
             measured = statistics.median(s / f for s, f in zip(seconds[str(policy)], full, strict=True))
-            predicted = step_ratio(stack, policy.start(stack), shape)
+            predicted = step_ratio(stack, policy.initial_mask(stack), shape)
             text += f"| `{policy}` | {measured:.3f} | {predicted:.3f} | {predicted / measured:.2f} |\n"
     print(text)
     if options.output:

@@ -21,7 +21,7 @@ from paired import Rows, final_f1, table
 from adaptivefreeze import BlockStack, FreezeCallback, FreezeMask
 from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.data import load_task
-from adaptivefreeze.policies import AdaptivePolicy, Decision, Moments, Signals
+from adaptivefreeze.policies import AdaptivePolicy, Decision, DecisionPoints, Signals
 
 FRESH, KEPT = "fresh", "kept"
 
@@ -35,14 +35,14 @@ class MiddleThird(AdaptivePolicy):
     kept: bool
 
     @property
-    def keep_moments(self) -> bool:
+    def keep_optimizer_state(self) -> bool:
         return self.kept
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(steps={total_steps // 3, 2 * total_steps // 3})
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(steps={total_steps // 3, 2 * total_steps // 3})
 
     def update(self, signals: Signals) -> Decision:
         depth = signals.mask.depth

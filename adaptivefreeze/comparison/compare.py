@@ -129,7 +129,7 @@ def check_policies(policies: Sequence[Policy], stack: BlockStack, settings: Stud
     settings.arguments("unused", seed=0)
     for policy in policies:
         FreezeCallback(policy, cache=settings.cache)
-        mask = policy.start(stack)
+        mask = policy.initial_mask(stack)
         if stack.trainable_parameters(mask) == 0:
             raise RequestError(f"{policy} leaves nothing of this model to train: freeze less.")
 
@@ -150,7 +150,7 @@ def _run_all(
     shape = step_shape(task, settings)
     seen_again = share_seen_again(settings.epochs) if settings.cache else 0.0
     # How a mask will change is not known beforehand, so each run is taken to keep the one that it starts with.
-    starts = [Timeline([Change(0, policy.start(stack), policy.reason)]) for policy, _ in todo]
+    starts = [Timeline([Change(0, policy.initial_mask(stack), policy.reason)]) for policy, _ in todo]
     remaining = RemainingTime([predicted_ratio(stack, start, 1, shape, seen_again) for start in starts])
 
     def stepped(done: int, total: int) -> None:

@@ -64,7 +64,7 @@ def run_matched(
     if isinstance(reference, FailedRun):
         error = f"There is no time to match, because {reference.scenario} failed: {reference.error}"
         return dataclasses.replace(reference, scenario=str(policy), error=error)
-    predicted = predicted_epochs(stack, policy.start(stack), shape, settings.epochs, cache=settings.cache)
+    predicted = predicted_epochs(stack, policy.initial_mask(stack), shape, settings.epochs, cache=settings.cache)
     matched = [run.matched for run in stored if isinstance(run, RunResult) and run.scenario == str(policy)]
     first = next((found.epochs for found in matched if found), None)
     return match_time(train, settings, seconds=reference.train_seconds, predicted=predicted, first=first)

@@ -65,7 +65,7 @@ def inspect_model(name: str, *, tower: str | None = None, batch_size: int = 16, 
 def _inspect(name: str, stack: BlockStack, shape: StepShape, task: Task | None) -> Inspection:
     depths = []
     for k in range(stack.depth + 1):
-        bottom_up, top_down = BottomUp(k).start(stack), TopDown(k).start(stack)
+        bottom_up, top_down = BottomUp(k).initial_mask(stack), TopDown(k).initial_mask(stack)
         depths.append(
             Depth(
                 k,

@@ -28,7 +28,7 @@ class Freezer:
 
     A frozen parameter gets no gradient, is not seen by the optimizer and keeps no optimizer state; one that the user
     froze before is never thawed. Dropout in frozen units keeps firing, unless `eval_frozen` puts them in eval mode.
-    `keep_moments`: the optimizer state of frozen parameters is kept in host memory, and put back when they thaw.
+    `keep_optimizer_state`: the optimizer state of frozen parameters is kept in host memory until they thaw.
 
     `optimizer` may be given later with `watch`. Raises `RequestError` when another Freezer holds the model.
     """
@@ -40,7 +40,7 @@ class Freezer:
         *,
         optimizer: torch.optim.Optimizer | None = None,
         eval_frozen: bool = False,
-        keep_moments: bool = False,
+        keep_optimizer_state: bool = False,
     ) -> None:
         if model in _HOLDERS:
             raise RequestError(
@@ -57,7 +57,7 @@ class Freezer:
         self._full_groups: list[list[nn.Parameter]] = []
         self._factors: dict[int, float] = {}
         self._split: tuple[list[dict[str, Any]], list[dict[str, Any]]] | None = None
-        self._kept: KeptMoments | None = KeptMoments() if keep_moments else None
+        self._kept: KeptMoments | None = KeptMoments() if keep_optimizer_state else None
         self._handles: list[Any] = [_OrderCheck(model, self.stack)]
         self._optimizer_handles: list[Any] = []
         self._warned = False
@@ -172,7 +172,7 @@ class Freezer:
                     yield self.model.get_submodule(path)
 
     def kept_moments(self) -> dict[str, torch.Tensor]:
-        """The optimizer state of frozen parameters, for a checkpoint; empty without `keep_moments`."""
+        """The optimizer state of frozen parameters, for a checkpoint; empty without `keep_optimizer_state`."""
         return self._kept.tensors() if self._kept is not None else {}
 
     def load_kept_moments(self, tensors: Mapping[str, torch.Tensor]) -> None:

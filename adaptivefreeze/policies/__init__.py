@@ -2,7 +2,7 @@
 
 from .autofreeze import AutoFreeze
 from .autorgn import AutoRGN
-from .base import AdaptivePolicy, Decision, Moments, Norms, Policy, Schedule, Signals, StepCosts
+from .base import AdaptivePolicy, Decision, DecisionPoints, Norms, Policy, Schedule, Signals, StepCosts
 from .budget import Budget
 from .egeria import Egeria
 from .freezeout import FreezeOut
@@ -28,6 +28,7 @@ __all__ = [
     "Budget",
     "Ceiling",
     "Decision",
+    "DecisionPoints",
     "Egeria",
     "Floor",
     "FreezeOut",
@@ -40,7 +41,6 @@ __all__ = [
     "LinearSchedule",
     "Lisa",
     "Modules",
-    "Moments",
     "Norms",
     "Nothing",
     "Patience",

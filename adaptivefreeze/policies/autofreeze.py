@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, Moments, Signals, check_number, intervals
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number, intervals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -40,11 +40,10 @@ class AutoFreeze(AdaptivePolicy):
     def needs(self) -> frozenset[str]:
         return frozenset({"block gradients"})
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self._before = None
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:

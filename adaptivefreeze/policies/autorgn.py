@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
-from .base import AdaptivePolicy, Decision, Moments, Norms, Signals, check_number, intervals
+from .base import AdaptivePolicy, Decision, DecisionPoints, Norms, Signals, check_number, intervals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -36,10 +36,10 @@ class AutoRGN(AdaptivePolicy):
     def needs(self) -> frozenset[str]:
         return frozenset({"gradients", "weights"})
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:

@@ -61,7 +61,8 @@ class Signals:
     - `metrics`: what the evaluation that has just ended reported; None at a moment that is no evaluation.
     - `costs`: what each depth costs ("costs": by the shapes alone; "timed costs": by the clock as well).
 
-    `ahead`: how many steps the learning-rate schedule is ahead of `step`, by the pace of earlier decisions.
+    `stack`: the units of the model in training. `ahead`: how many steps the learning-rate schedule is ahead of `step`,
+    by the pace of earlier decisions.
     """
 
     step: int
@@ -80,6 +81,7 @@ class Signals:
     metrics: Mapping[str, float] | None = None
     costs: StepCosts | None = None
     ahead: float = 0.0
+    stack: BlockStack | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Moments:
+class DecisionPoints:
     """When a policy wants to be asked: after which numbers of optimizer steps, and whether after each evaluation."""
 
     steps: Container[int] = frozenset()
@@ -119,12 +121,26 @@ class Policy(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         # What only AdaptivePolicy brings along; the class itself does not exist yet when it is checked here.
-        if hasattr(cls, "update") and not hasattr(cls, "first_learning_rates"):
+        if hasattr(cls, "update") and not hasattr(cls, "initial_learning_rates"):
             raise TypeError(f"{cls.__name__} has an `update` that nobody would call: derive it from AdaptivePolicy.")
 
     @abstractmethod
-    def start(self, stack: BlockStack) -> FreezeMask:
-        """The mask from the first step on. Raises `RequestError` when the arguments do not fit the model."""
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
+        """The mask from the first step on, as a pure function of the arguments and the model.
+
+        Raises:
+            RequestError: When the arguments do not fit the model.
+        """
+
+    def reset(self) -> None:
+        """Forget an earlier run: fields that are not arguments (`init=False`) get their defaults back."""
+        for f in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
+            if f.init:
+                continue
+            if f.default_factory is not dataclasses.MISSING:
+                setattr(self, f.name, f.default_factory())
+            elif f.default is not dataclasses.MISSING:
+                setattr(self, f.name, f.default)
 
     @property
     def reason(self) -> str:
@@ -137,13 +153,13 @@ class Policy(ABC):
         return frozenset()
 
     @property
-    def keep_moments(self) -> bool:
+    def keep_optimizer_state(self) -> bool:
         """Whether a block that is thawed gets the optimizer moments back that it had when it was frozen."""
         return False
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         """When to ask `update`, in a run of `total_steps`. A pure function, called after `start`."""
-        return Moments()
+        return DecisionPoints()
 
     def state_dict(self) -> dict[str, Any]:
         """What has to outlive a checkpoint, as plain JSON. Nothing, for a mask that never changes."""
@@ -170,14 +186,14 @@ class AdaptivePolicy(Policy):
     """A policy that is asked while the training runs.
 
     It takes the mask that holds from the signals and never remembers it, so that it composes with wrappers. What it
-    does keep (as fields with `init=False`) is reset by `start` and goes through `state_dict`.
+    does keep, as fields with `init=False`, is cleared by `reset` and goes through `state_dict`.
     """
 
     @abstractmethod
     def update(self, signals: Signals) -> Decision | None:
         """What to do now; None for nothing. Called at the moments asked for, in order."""
 
-    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+    def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
         """Unit -> factor on its learning rate in the first step, before the policy is asked; 1 where none is named."""
         return {}
 
@@ -197,8 +213,8 @@ class Schedule(AdaptivePolicy):
     def why(self, signals: Signals) -> str:
         """The reason for a change at this moment."""
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(range(1, total_steps))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(range(1, total_steps))
 
     def update(self, signals: Signals) -> Decision | None:
         mask = self.at(signals.step, signals.mask.depth, signals.total_steps, signals.steps_per_epoch)

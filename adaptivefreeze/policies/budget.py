@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, Moments, Signals, StepCosts, check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, StepCosts, check_number
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -68,12 +68,10 @@ class Budget(AdaptivePolicy):
     def needs(self) -> frozenset[str]:
         return frozenset({"importance", "timed costs" if self.clock else "costs"})
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(range(1, total_steps, self._gap(total_steps)))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(range(1, total_steps, self._gap(total_steps)))
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self._spent, self._last, self._moved, self._came_from = 0.0, 0, 0, 0
-        self._asked, self._pace, self._importance = 0, 1.0, {}
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:

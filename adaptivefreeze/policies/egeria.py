@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, Moments, Signals, check_number, intervals
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number, intervals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -17,18 +17,30 @@ Matrix = Sequence[Sequence[float]]
 
 @dataclass
 class Egeria(AdaptivePolicy):
-    """Freezes from the front by plasticity, and thaws all when the learning rate has dropped (arXiv 2201.06227).
+    """Freezes blocks from the front by their plasticity; unfreezes all when the learning rate has dropped.
 
     The plasticity of a block is the similarity-preserving loss ‖G − G_ref‖²_F / b² between its similarity matrix on a
-    probe batch of b examples and that of a reference, which is the model as it was `renew` moments ago or less; a
-    fixed probe batch makes the reference's matrices all that has to be kept of it. Moments come `intervals` times an
-    epoch. While `bootstrap` is not over (the mean plasticity still changes by more than that share from moment to
-    moment) nothing freezes. Then plasticity is smoothed over `window` moments, a line is fitted through the last
-    `window` of these, and the front block freezes when its slope, as a share of the largest smoothed plasticity that
-    the block has had, stays within `tolerance`. The last block never freezes. All thaw when the learning rate has
-    fallen to a tenth of what it was when the first block froze.
+    probe batch of b examples and that of a reference model. The reference is the model itself, at most `renew`
+    decision points ago; since the probe batch is fixed, only its similarity matrices are stored.
 
-    Raises `RequestError` for values out of range.
+    No block freezes during the bootstrap phase, which ends when the mean plasticity changes by no more than
+    `bootstrap` (as a fraction) between two decision points. Then plasticity is averaged over `window` decision points
+    and a line is fitted through the last `window` averages. The front block freezes when the slope, as a fraction of
+    the block's largest averaged plasticity, stays within `tolerance`. The last block never freezes. All blocks
+    unfreeze when the learning rate has fallen to a tenth of its value when the first block froze.
+
+    Reference: Wang et al. 2023, "Egeria: Efficient DNN Training with Knowledge-Guided Layer Freezing"
+    (arXiv 2201.06227).
+
+    Args:
+        tolerance: Largest slope at which the front block freezes, as a fraction per decision point.
+        window: Number of decision points in a moving average, and of averages in the fitted line; 2 or more.
+        intervals: Decision points per epoch.
+        renew: Decision points after which the reference is renewed.
+        bootstrap: Relative change of the mean plasticity at which the bootstrap phase ends.
+
+    Raises:
+        RequestError: When an argument is out of range.
     """
 
     name: ClassVar[str] = "egeria"
@@ -56,11 +68,10 @@ class Egeria(AdaptivePolicy):
     def needs(self) -> frozenset[str]:
         return frozenset({"similarities"})
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self.load_state_dict(_EMPTY)
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:
@@ -132,11 +143,6 @@ class Egeria(AdaptivePolicy):
         self._reference, self._largest = dict(state["reference"]), dict(state["largest"])
         self._history = {name: list(values) for name, values in state["history"].items()}
         self._age, self._mean, self._ready, self._rate = state["age"], state["mean"], state["ready"], state["rate"]
-
-
-_EMPTY: dict[str, Any] = {
-    "reference": {}, "history": {}, "largest": {}, "age": 0, "mean": None, "ready": False, "rate": None,
-}  # fmt: skip
 
 
 def plasticity_of(matrix: Matrix, reference: Matrix) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import EMBEDDINGS, FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, Moments, Signals, check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -31,11 +31,11 @@ class FreezeOut(AdaptivePolicy):
     def __post_init__(self) -> None:
         check_number(self.name, "t0", self.t0, 0, 1, open_low=True)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(range(1, total_steps))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(range(1, total_steps))
 
     def update(self, signals: Signals) -> Decision | None:
         depth, done = signals.mask.depth, signals.step / signals.total_steps
@@ -48,7 +48,7 @@ class FreezeOut(AdaptivePolicy):
             reason = f"{done:.2f} of the run is over, block {frozen - 1} ends at {ends[frozen - 1]:.2f}"
         return Decision(mask, reason, learning_rates=factors)
 
-    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+    def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
         return self._factors(0.0, stack.depth)
 
     def _factors(self, done: float, depth: int) -> dict[str, float]:

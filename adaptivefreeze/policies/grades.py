@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, Moments, Signals, check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number
 
 if TYPE_CHECKING:
-    from ..model.blocks import BlockStack
+    from ..model.blocks import BlockStack, Unit
 
 
 @dataclass
@@ -31,7 +31,6 @@ class GradES(AdaptivePolicy):
     alpha: float = 0.3
     every: int = 10
     stop: bool = True
-    _matrices: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
     _first: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -43,21 +42,17 @@ class GradES(AdaptivePolicy):
     def needs(self) -> frozenset[str]:
         return frozenset({"gradient_changes"})
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         begin = max(2, round(self.alpha * total_steps))  # a change takes two steps
-        return Moments(range(begin, total_steps, self.every))
+        return DecisionPoints(range(begin, total_steps, self.every))
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self._first = {}
-        self._matrices = {}
-        for unit in stack.blocks:
-            self._matrices[unit.name] = {
-                p.name: _pattern(p.name, unit.modules) for p in unit.parameters if len(p.shape) > 1 and p.trainable
-            }
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:
         assert signals.gradient_changes is not None
+        assert signals.stack is not None
+        matrices_of = {unit.name: _matrices(unit) for unit in signals.stack.blocks}
         depth, mask = signals.mask.depth, signals.mask
         quiet = []
         for name, change in signals.gradient_changes.items():
@@ -66,7 +61,7 @@ class GradES(AdaptivePolicy):
                 quiet.append(name)
         found = {
             (unit, pattern)
-            for unit, matrices in self._matrices.items()
+            for unit, matrices in matrices_of.items()
             for name, pattern in matrices.items()
             if name in quiet
         }
@@ -74,7 +69,7 @@ class GradES(AdaptivePolicy):
         whole = {
             i
             for i in range(depth)
-            if (matrices := self._matrices[block_name(i)])
+            if (matrices := matrices_of[block_name(i)])
             and {(block_name(i), pattern) for pattern in matrices.values()} <= parts
         }
         blocks = set(mask.blocks) | whole
@@ -92,6 +87,11 @@ class GradES(AdaptivePolicy):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._first = dict(state["first"])
+
+
+def _matrices(unit: Unit) -> dict[str, str]:
+    """Name of each matrix of the unit that may train -> the pattern that finds it there."""
+    return {p.name: _pattern(p.name, unit.modules) for p in unit.parameters if len(p.shape) > 1 and p.trainable}
 
 
 def _pattern(name: str, modules: tuple[str, ...]) -> str:

@@ -28,7 +28,7 @@ class LayerOut(Schedule):
         check_number(self.name, "every", self.every, 0, open_low=True)
         check_number(self.name, "seed", self.seed, 0, whole=True)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return self._drawn(0, stack.depth)
 
     def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:
@@ -56,7 +56,7 @@ class Lisa(Schedule):
         check_number(self.name, "steps", self.steps, 1, whole=True)
         check_number(self.name, "seed", self.seed, 0, whole=True)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return self._drawn(0, stack.depth)
 
     def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:

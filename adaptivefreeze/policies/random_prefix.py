@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
-from .base import Moments, Schedule, Signals, check_number, intervals
+from .base import DecisionPoints, Schedule, Signals, check_number, intervals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -47,11 +47,11 @@ class RandomPrefix(Schedule):
         decisions = max(1, depths.index(deepest))
         return cls(growth=(deepest - depths[0]) / decisions, intervals=intervals, deepest=deepest, seed=seed)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)[1:]))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)[1:]))
 
     def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:
         ends = intervals(self.intervals, total_steps, steps_per_epoch)[1:]

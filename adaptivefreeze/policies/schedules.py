@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class PrefixSchedule(Schedule):
     """A schedule that says how many blocks are frozen, from the bottom; the embeddings go with the first."""
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return self._mask(self.blocks(0.0, 0.0, stack.depth), stack.depth)
 
     def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:

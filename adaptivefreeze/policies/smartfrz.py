@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import RequestError
 from ..model.mask import FreezeMask, block_name
 from .attention import AttentionPredictor, History, read_predictor
-from .base import AdaptivePolicy, Decision, Moments, Signals, check_number, intervals
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number, intervals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -56,11 +56,10 @@ class SmartFRZ(AdaptivePolicy):
     def needs(self) -> frozenset[str]:
         return frozenset({"weight_samples"})
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(frozenset(intervals(self.intervals, total_steps, steps_per_epoch)))
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self._histories = {}
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:

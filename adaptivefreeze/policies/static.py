@@ -20,7 +20,7 @@ class Nothing(Policy):
 
     name: ClassVar[str] = "nothing"
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth)
 
 
@@ -42,7 +42,7 @@ class BottomUp(Policy):
     def __post_init__(self) -> None:
         check_depth(self.name, self.k)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         k = depth_of(self.name, self.k, stack.depth)
         return FreezeMask(stack.depth, embeddings=self.embeddings and k > 0, blocks=range(k))
 
@@ -62,7 +62,7 @@ class TopDown(Policy):
     def __post_init__(self) -> None:
         check_depth(self.name, self.k)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         k = depth_of(self.name, self.k, stack.depth)
         return FreezeMask(stack.depth, embeddings=self.embeddings and k > 0, blocks=range(stack.depth - k, stack.depth))
 
@@ -82,7 +82,7 @@ class Interleaved(Policy):
         if not isinstance(self.first, int) or self.first < 0:
             raise RequestError(f"interleaved: the first frozen block must be 0 or more, not {self.first!r}.")
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         blocks = range(self.first, stack.depth, self.every)
         if not blocks:
             raise RequestError(
@@ -97,7 +97,7 @@ class HeadOnly(Policy):
 
     name: ClassVar[str] = "head-only"
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask.first(stack.depth, stack.depth)
 
 
@@ -118,7 +118,7 @@ class Modules(Policy):
         except (re.error, TypeError) as error:
             raise RequestError(f"modules: {self.pattern!r} is not a regular expression ({error}).") from error
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         found = re.compile(self.pattern).search
         matched = {u.name: [p for p in u.parameters if found(p.name)] for u in stack.units}
         if not any(matched.values()):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask
-from .base import AdaptivePolicy, Decision, Moments, Signals, check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -30,8 +30,8 @@ class ValidationDriven(AdaptivePolicy):
 
     After each move `cooldown` evaluations decide nothing. A move back is a reversal: after `reversals` of them over
     the same boundary it is not crossed again. `metric` is a key that Trainer reports, with or without `eval_`;
-    `mode` is `max`, `min`, or `auto` (`min` for a loss). `keep_moments`: thawed blocks get the optimizer moments back
-    that they had, instead of fresh ones.
+    `mode` is `max`, `min`, or `auto` (`min` for a loss). `keep_optimizer_state`: a thawed block continues with the
+    optimizer state that it had, instead of a fresh one.
 
     Raises `RequestError` for values out of range, and at the first evaluation when the metric is not in it.
     """
@@ -46,7 +46,7 @@ class ValidationDriven(AdaptivePolicy):
     step: int = 1
     direction: str = DEEPER
     reversals: int = 2
-    keep_moments: bool = True
+    keep_optimizer_state: bool = True
     _best: float | None = field(default=None, init=False, repr=False, compare=False)
     _count: int = field(default=0, init=False, repr=False, compare=False)
     _wait: int = field(default=0, init=False, repr=False, compare=False)
@@ -64,11 +64,10 @@ class ValidationDriven(AdaptivePolicy):
         if not isinstance(self.metric, str) or not self.metric:
             raise RequestError(f"validation: metric must be a name that Trainer reports, not {self.metric!r}.")
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return Moments(evaluations=True)
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return DecisionPoints(evaluations=True)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self._best, self._count, self._wait, self._reversed = None, 0, 0, {}
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth) if self.direction == DEEPER else FreezeMask.first(stack.depth, stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, Moments, Policy, Signals, check_depth, check_number, depth_of
+from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, check_depth, check_number, depth_of
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -26,24 +26,28 @@ class Wrapper(AdaptivePolicy):
         return self.policy.needs
 
     @property
-    def keep_moments(self) -> bool:
-        return self.policy.keep_moments
+    def keep_optimizer_state(self) -> bool:
+        return self.policy.keep_optimizer_state
 
     @property
     def reason(self) -> str:
         return self.policy.reason
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        return self.policy.moments(total_steps, steps_per_epoch)
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        return self.policy.decision_points(total_steps, steps_per_epoch)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        return self.policy.start(stack)
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
+        return self.policy.initial_mask(stack)
 
-    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
-        return self.policy.first_learning_rates(stack) if isinstance(self.policy, AdaptivePolicy) else {}
+    def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+        return self.policy.initial_learning_rates(stack) if isinstance(self.policy, AdaptivePolicy) else {}
 
     def update(self, signals: Signals) -> Decision | None:
         return self.policy.update(signals) if isinstance(self.policy, AdaptivePolicy) else None
+
+    def reset(self) -> None:
+        super().reset()
+        self.policy.reset()
 
     def state_dict(self) -> dict[str, Any]:
         return {"policy": self.policy.state_dict()}
@@ -64,9 +68,9 @@ class Floor(Wrapper):
     def __post_init__(self) -> None:
         check_depth(self.name, self.value)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         depth_of(self.name, self.value, stack.depth)
-        return self._raised(self.policy.start(stack))
+        return self._raised(self.policy.initial_mask(stack))
 
     def update(self, signals: Signals) -> Decision | None:
         decision = super().update(signals)
@@ -86,9 +90,9 @@ class Ceiling(Wrapper):
     def __post_init__(self) -> None:
         check_depth(self.name, self.value)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
         depth_of(self.name, self.value, stack.depth)
-        return self._lowered(self.policy.start(stack))
+        return self._lowered(self.policy.initial_mask(stack))
 
     def update(self, signals: Signals) -> Decision | None:
         decision = super().update(signals)
@@ -114,10 +118,6 @@ class Patience(Wrapper):
 
     def __post_init__(self) -> None:
         check_number(self.name, "the number of moments", self.value, 0, whole=True)
-
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self._asked = 0
-        return self.policy.start(stack)
 
     def update(self, signals: Signals) -> Decision | None:
         decision = super().update(signals)
@@ -147,33 +147,32 @@ class After(Wrapper):
     """
 
     name: ClassVar[str] = "after"
-    _first: FreezeMask | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_number(self.name, "the share of the run", self.value, 0, 1)
 
-    def start(self, stack: BlockStack) -> FreezeMask:
-        self._first = self.policy.start(stack)
-        return FreezeMask(stack.depth) if self.value > 0 else self._first
+    def initial_mask(self, stack: BlockStack) -> FreezeMask:
+        mask = self.policy.initial_mask(stack)  # also where it is not used yet: the arguments must fit the model now
+        return FreezeMask(stack.depth) if self.value > 0 else mask
 
-    def first_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
-        return {} if self.value > 0 else super().first_learning_rates(stack)
+    def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+        return {} if self.value > 0 else super().initial_learning_rates(stack)
 
     @property
     def reason(self) -> str:
         return f"waits for {self.value:.0%} of the run" if self.value > 0 else self.policy.reason
 
-    def moments(self, total_steps: int, steps_per_epoch: float) -> Moments:
-        inner = self.policy.moments(total_steps, steps_per_epoch)
+    def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
+        inner = self.policy.decision_points(total_steps, steps_per_epoch)
         begin = self._begin(total_steps)
         steps = {step for step in range(max(1, begin + 1), total_steps) if step in inner.steps}
-        return Moments(frozenset(steps | ({begin} if 0 < begin < total_steps else set())), inner.evaluations)
+        return DecisionPoints(frozenset(steps | ({begin} if 0 < begin < total_steps else set())), inner.evaluations)
 
     def update(self, signals: Signals) -> Decision | None:
         begin = self._begin(signals.total_steps)
         if signals.metrics is None and signals.step == begin > 0:
-            assert self._first is not None
-            return Decision(self._first, self.policy.reason)
+            assert signals.stack is not None
+            return Decision(self.policy.initial_mask(signals.stack), self.policy.reason)
         return super().update(signals) if signals.step >= begin else None
 
     def _begin(self, total_steps: int) -> int:

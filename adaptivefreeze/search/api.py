@@ -129,7 +129,7 @@ class TrainerBench:
         raise TrialFailed(f"{candidate}, {unit}: {sentence}")
 
     def cost(self, candidate: Candidate) -> float:
-        mask = parse_policy(candidate.scenario).start(self.stack)
+        mask = parse_policy(candidate.scenario).initial_mask(self.stack)
         again = share_seen_again(self._epochs) if self._caches else 0.0
         return (1 - again) * step_ratio(self.stack, mask) + again * step_ratio(self.stack, mask, cached=self._caches)
 
@@ -154,7 +154,7 @@ class TrainerBench:
             trainer.train()
         score = self._score(trainer.evaluate())
         spared, stats = 0.0, None if self._cache is None else self._cache.stats
-        mask = policy.start(self.stack)
+        mask = policy.initial_mask(self.stack)
         if stats is not None and stats.declined is None and mask.prefix >= 2:
             examples = max(1, trainer.num_examples(trainer.get_train_dataloader()))
             skipped = step_ratio(self.stack, mask) - step_ratio(self.stack, mask, cached=True)

@@ -128,7 +128,7 @@ class TaskBench:
 
     def cost(self, candidate: Candidate) -> float:
         policy = parse_policy(candidate.scenario)
-        start = Timeline([Change(0, policy.start(self.stack), policy.reason)])
+        start = Timeline([Change(0, policy.initial_mask(self.stack), policy.reason)])
         seen_again = share_seen_again(self.settings.epochs) if self.settings.cache else 0.0
         return predicted_ratio(self.stack, start, 1, self._shape, seen_again)
 
@@ -198,7 +198,7 @@ class TaskBench:
             test=False,
         )
         self._order += 1
-        if isinstance(run, RunResult) and policy.start(self.stack).prefix >= 2:
+        if isinstance(run, RunResult) and policy.initial_mask(self.stack).prefix >= 2:
             # Rows that were in memory before the run began are needed by it as much as those that it added.
             run = dataclasses.replace(run, peak_memory_bytes=run.peak_memory_bytes + held)
         folder.store(run)
@@ -214,7 +214,7 @@ class TaskBench:
         stats = run.cache_stats
         if not stats or stats.get("declined"):
             return 0.0
-        frozen = Timeline([Change(0, policy.start(self.stack), policy.reason)])
+        frozen = Timeline([Change(0, policy.initial_mask(self.stack), policy.reason)])
         whole, skipped = (run_ratio(self.stack, frozen, 1, self._shape, cached=cached) for cached in (False, True))
         found: float = max(0.0, 1 - stats["misses"] / run.task.train_examples)
         return found * (whole - skipped) / max(1.0, self.settings.epochs)

@@ -142,7 +142,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         control.should_training_stop |= self._pace.stepped(
             kwargs.get("lr_scheduler"), state.global_step, state.max_steps
         )
-        if state.global_step in self._deciding.moments.steps:
+        if state.global_step in self._deciding.decision_points.steps:
             self._ask(self._deciding, state, control, kwargs.get("optimizer"))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -224,11 +224,12 @@ class FreezeCallback(TrainerCallback, ExportableState):
         self.saved = None
         if saved is None:
             self.timeline = Timeline()
-            mask = self.policy.start(self.stack)
+            self.policy.reset()
+            mask = self.policy.initial_mask(self.stack)
             if isinstance(self.policy, AdaptivePolicy):
-                self._learning_rates = dict(self.policy.first_learning_rates(self.stack))
+                self._learning_rates = dict(self.policy.initial_learning_rates(self.stack))
         else:
-            self.policy.start(self.stack)
+            self.policy.reset()
             self.policy.load_state_dict(saved["policy_state"])
             self.timeline = Timeline.from_state(saved["timeline"])
             mask = FreezeMask.from_json(saved["mask"])
@@ -240,7 +241,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
             self.stack,
             optimizer=optimizer,
             eval_frozen=self._options["eval_frozen"],
-            keep_moments=self.policy.keep_moments,
+            keep_optimizer_state=self.policy.keep_optimizer_state,
         )
         self._freezer.apply(mask)
         self._freezer.load_kept_moments(tensors)
@@ -277,7 +278,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
             evaluation_sets=len(sets) if isinstance(sets, dict) else 1,
             scaled=trainer is not None and getattr(trainer.accelerator, "scaler", None) is not None,
         )
-        if self._deciding.moments.evaluations and args.eval_strategy == "no":
+        if self._deciding.decision_points.evaluations and args.eval_strategy == "no":
             raise RequestError(
                 f"{self.policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
             )

@@ -29,8 +29,11 @@ def freeze(
     """
     policy = parse_policy(policy)
     stack = find_blocks(model, tower)
-    mask = policy.start(stack)
-    freezer = Freezer(model, stack, optimizer=optimizer, eval_frozen=eval_frozen, keep_moments=policy.keep_moments)
+    policy.reset()
+    mask = policy.initial_mask(stack)
+    freezer = Freezer(
+        model, stack, optimizer=optimizer, eval_frozen=eval_frozen, keep_optimizer_state=policy.keep_optimizer_state
+    )
     try:
         freezer.apply(mask)
     except RequestError:

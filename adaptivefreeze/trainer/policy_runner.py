@@ -33,8 +33,9 @@ class Deciding:
         scaled: bool = False,
     ) -> None:
         self.policy = policy
-        self.moments = policy.moments(total_steps, epoch_steps)
+        self.decision_points = policy.decision_points(total_steps, epoch_steps)
         self.watch = Watch(policy.needs, model, stack, accumulation=accumulation)
+        self._stack = stack
         self._total_steps = total_steps
         self._epoch_steps = epoch_steps
         self._sets = evaluation_sets
@@ -68,7 +69,7 @@ class Deciding:
 
     def evaluated(self, metrics: Mapping[str, float]) -> dict[str, float] | None:
         """An evaluation has ended: the metrics of all sets once the last one has, if the policy asks for them."""
-        if not self.moments.evaluations:
+        if not self.decision_points.evaluations:
             return None
         self._metrics |= metrics
         self._evaluated += 1
@@ -100,6 +101,7 @@ class Deciding:
             learning_rate=learning_rate,
             metrics=metrics,
             ahead=ahead,
+            stack=self._stack,
             **self.watch.read(cached=cached, examples_pass=self._epoch_steps),
         )
         decision = self.policy.update(signals)
@@ -117,4 +119,4 @@ class Deciding:
 
     def _due(self, step: int) -> int | None:
         """1 when the step after `step` is the last before a moment, 2 for the one before that."""
-        return next((due for due in (1, 2) if step + due in self.moments.steps), None)
+        return next((due for due in (1, 2) if step + due in self.decision_points.steps), None)

@@ -30,7 +30,7 @@ def test_a_run_measures_all_that_a_result_holds(task, settings, model):
     run = run_scenario(task, BottomUp(2), 3, settings, model=model, order=5)
     wall = time.perf_counter() - began
     stack = find_blocks(task.new_model(3))
-    mask = BottomUp(2).start(stack)
+    mask = BottomUp(2).initial_mask(stack)
     assert (run.scenario, run.seed, run.order, run.status) == ("bottom-up:2", 3, 5, "done")
     assert run.steps == 6  # 24 examples, 8 a step, 2 epochs
     assert run.samples_per_second == pytest.approx(48 / run.train_seconds)
@@ -82,7 +82,7 @@ def test_with_the_cache_the_prefix_is_skipped_from_the_second_epoch_on(task, set
 
 def test_the_prediction_weighs_first_and_later_epochs(task, settings):
     stack = find_blocks(task.new_model(0))
-    mask, shape = BottomUp(3).start(stack), step_shape(task, settings)
+    mask, shape = BottomUp(3).initial_mask(stack), step_shape(task, settings)
     timeline = Timeline([Change(0, mask, "static")])
     never, always = step_ratio(stack, mask, shape), step_ratio(stack, mask, shape, cached=True)
     assert predicted_ratio(stack, timeline, 10, shape) == pytest.approx(never)

@@ -27,7 +27,7 @@ def stack():
 
 
 def ratio(stack, policy, *, cached=False, measured=None):
-    mask = policy.start(stack)
+    mask = policy.initial_mask(stack)
     if measured is None:
         return step_ratio(stack, mask, SHAPE, cached=cached)
     return cost_ratio(predict(stack, mask, SHAPE, cached=cached), predict(stack, FreezeMask(8), SHAPE), measured)
@@ -47,10 +47,10 @@ def test_the_deeper_the_cheaper_and_the_cache_cheapest(stack):
 def test_a_step_is_forward_input_gradient_and_weight_gradient(stack):
     full = predict(stack, FreezeMask(8), SHAPE)
     assert full.weight_gradient < full.forward <= full.input_gradient * 1.3
-    frozen = predict(stack, BottomUp(4).start(stack), SHAPE)
+    frozen = predict(stack, BottomUp(4).initial_mask(stack), SHAPE)
     assert frozen.forward == full.forward
     assert 0.3 < frozen.input_gradient / full.input_gradient < 0.6
-    top = predict(stack, TopDown(4).start(stack), SHAPE)
+    top = predict(stack, TopDown(4).initial_mask(stack), SHAPE)
     assert top.input_gradient == full.input_gradient  # the signal passes through what is frozen
     assert top.weight_gradient == pytest.approx(frozen.weight_gradient, rel=0.01)
 
@@ -65,7 +65,7 @@ def test_a_run_is_weighed_by_its_timeline(stack):
 
 def test_optimizer_memory_is_of_what_trains(stack):
     assert optimizer_bytes(stack, FreezeMask(8)) == stack.total * 2 * 4
-    mask = BottomUp(4).start(stack)
+    mask = BottomUp(4).initial_mask(stack)
     assert optimizer_bytes(stack, mask, moments=1) == stack.trainable_parameters(mask) * 4
 
 

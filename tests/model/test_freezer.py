@@ -54,7 +54,7 @@ def test_every_policy_on_every_architecture(architecture, policy):
     model = architecture.build()
     by_hand = twin(model)
     stack = find_blocks(model, architecture.tower)
-    mask = policy.start(stack)
+    mask = policy.initial_mask(stack)
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     if not head_can_train(stack, mask):
         with pytest.raises(RequestError, match="leaves nothing to train"):

@@ -108,7 +108,7 @@ def test_kept_moments_come_back_and_others_start_anew(optim):
     for keep in (True, False):
         model = tiny_bert()
         optimizer = OPTIMIZERS[optim](model.parameters())
-        with Freezer(model, optimizer=optimizer, keep_moments=keep) as freezer:
+        with Freezer(model, optimizer=optimizer, keep_optimizer_state=keep) as freezer:
             step(model, optimizer)
             parameter = model.bert.encoder.layer[0].output.dense.weight
             before = {key: value.clone() for key, value in optimizer.state[parameter].items()}

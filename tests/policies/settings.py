@@ -41,7 +41,7 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
     ValidationDriven: [
         ValidationDriven(),
         ValidationDriven("eval_macro_f1", mode="max", threshold=0.1, threshold_mode="rel", step=2, reversals=1),
-        ValidationDriven(direction="thaw", patience=1, cooldown=0, keep_moments=False),
+        ValidationDriven(direction="thaw", patience=1, cooldown=0, keep_optimizer_state=False),
     ],
     RandomPrefix: [RandomPrefix(), RandomPrefix(0.3, deepest=2, seed=5), RandomPrefix(0)],
     LinearSchedule: [LinearSchedule(), LinearSchedule(start_at=0.5, level=0.5), LinearSchedule(1.0)],

@@ -49,6 +49,7 @@ def signals_at(
             examples_pass=epoch,
         ),
         ahead=ahead,
+        stack=stack,
     )
 
 
@@ -56,8 +57,9 @@ def simulate(
     policy: Policy, stack, *, total: int, epoch: float, seed: int, evaluate: int = 7, cut: int | None = None
 ) -> Iterator[tuple[int, FreezeMask, Decision]]:
     """What `policy` decides: (step, mask before, decision). At step `cut` it goes through JSON into a new policy."""
-    mask = policy.start(stack)
-    moments, pace = policy.moments(total, epoch), Pace()
+    policy.reset()
+    mask = policy.initial_mask(stack)
+    moments, pace = policy.decision_points(total, epoch), Pace()
     for step in range(1, total + 1):
         ended = pace.stepped(None, step, total)
         asked = [False] * (step in moments.steps) + [True] * (moments.evaluations and step % evaluate == 0)
@@ -78,6 +80,6 @@ def simulate(
             state = json.loads(json.dumps(policy.state_dict()))
             mask = FreezeMask.from_json(json.loads(json.dumps(mask.to_json())))
             policy = parse_policy(str(policy))
-            policy.start(stack)
+            policy.reset()
             policy.load_state_dict(state)
-            moments, pace = policy.moments(total, epoch), Pace(**json.loads(json.dumps(pace.state_dict())))
+            moments, pace = policy.decision_points(total, epoch), Pace(**json.loads(json.dumps(pace.state_dict())))

@@ -46,20 +46,20 @@ def test_its_spec_reads_back(policy):
 @pytest.mark.parametrize("policy", ROWS, ids=str)
 def test_its_first_mask_fits_the_model(policy, depth):
     stack = stack_of(depth)
-    mask = policy.start(stack)
+    mask = policy.initial_mask(stack)
     assert isinstance(mask, FreezeMask)
     assert mask.depth == depth
     assert stack.trainable_parameters(mask) > 0
     assert not mask.head
-    assert policy.start(stack) == mask
+    assert policy.initial_mask(stack) == mask
 
 
 @pytest.mark.parametrize("policy", ROWS, ids=str)
 def test_its_state_survives_json(policy):
-    policy.start(stack_of(4))
+    policy.reset()
     state = policy.state_dict()
     other = parse_policy(str(policy))
-    other.start(stack_of(4))
+    other.reset()
     other.load_state_dict(json.loads(json.dumps(state)))
     assert other.state_dict() == state
 
@@ -109,10 +109,9 @@ def test_resumed_from_json_it_decides_the_same(policy, depth, seed, total, epoch
 
 @pytest.mark.parametrize("policy", ADAPTIVE, ids=str)
 def test_it_asks_for_what_is_measured_and_for_moments_that_come(policy):
-    policy.start(stack_of(4))
     assert policy.needs <= {*MEASURES, *COSTS}
     for total, epoch in ((1, 1), (7, 3), (300, 100)):
-        moments = policy.moments(total, epoch)
+        moments = policy.decision_points(total, epoch)
         assert 0 not in moments.steps
         assert total not in moments.steps, "a decision after the last step changes nothing"
     if not isinstance(policy, Wrapper):  # one around a static policy may have nothing to ask

@@ -25,7 +25,7 @@ from adaptivefreeze import (
 def run(policy, depth=7, total=100, epoch=25, seed=0):
     """Step -> frozen prefix in blocks, at each change."""
     stack = stack_of(depth)
-    found = {0: policy.start(stack).prefix}
+    found = {0: policy.initial_mask(stack).prefix}
     for step, before, decision in simulate(policy, stack, total=total, epoch=epoch, seed=seed):
         if decision.mask != before:
             found[step] = decision.mask.prefix
@@ -57,7 +57,7 @@ def test_layerout_and_lisa_draw_anew():
         masks = {policy.at(step, 7, 100, 25) for step in range(100)}
         assert 2 <= len(masks) <= count
         assert all(not mask.embeddings and not mask.head for mask in masks)
-        assert policy.at(0, 7, 100, 25) == policy.start(stack)
+        assert policy.at(0, 7, 100, 25) == policy.initial_mask(stack)
     assert all(len(Lisa(2, 5).at(step, 7, 100, 25).blocks) == 5 for step in range(100))
     shares = [len(LayerOut(0.3, every=0.04, seed=9).at(step, 7, 1000, 25).blocks) / 7 for step in range(1000)]
     assert sum(shares) / 1000 == pytest.approx(0.3, abs=0.03)
@@ -83,7 +83,7 @@ def test_freezeout_anneals_and_freezes_from_the_bottom():
     policy, stack = FreezeOut(t0=0.5, cubic=False, scaled=False), stack_of(4)
     assert [policy.end(i, 4) for i in range(4)] == [0.5, 0.625, 0.75, 0.875]
     rates = {step: d.learning_rates for step, _, d in simulate(policy, stack, total=100, epoch=25, seed=0)}
-    assert policy.first_learning_rates(stack)["block 3"] == 1
+    assert policy.initial_learning_rates(stack)["block 3"] == 1
     assert rates[25]["block 0"] == pytest.approx(0.5)
     assert rates[25]["embeddings"] == rates[25]["block 0"]
     assert rates[49]["block 1"] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.49 / 0.625)))
@@ -91,7 +91,7 @@ def test_freezeout_anneals_and_freezes_from_the_bottom():
     assert "head" not in rates[50]
     assert run(policy, depth=4) == {0: 0, 50: 1, 63: 2, 75: 3, 88: 4}
     assert FreezeOut().end(0, 4) == pytest.approx(0.8**3)
-    assert FreezeOut().first_learning_rates(stack)["block 0"] == pytest.approx(1 / 0.8**3)
+    assert FreezeOut().initial_learning_rates(stack)["block 0"] == pytest.approx(1 / 0.8**3)
 
 
 def test_wrappers_hold_what_they_say():
@@ -147,5 +147,5 @@ def test_a_wrong_argument_is_one_sentence(spec, sentence):
 
 def test_a_ceiling_out_of_range_is_one_sentence():
     with pytest.raises(RequestError, match="ceiling: depth 5 is out of range, this model has 4 blocks"):
-        parse_policy("autofreeze+ceiling:5").start(stack_of(4))
-    assert BottomUp(4).start(stack_of(4)).prefix == 5
+        parse_policy("autofreeze+ceiling:5").initial_mask(stack_of(4))
+    assert BottomUp(4).initial_mask(stack_of(4)).prefix == 5

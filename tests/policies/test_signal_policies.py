@@ -12,12 +12,14 @@ from adaptivefreeze.trainer.schedule_pace import Pace
 
 def ask(policy, mask, step=50, total=100, **measured):
     rate = measured.pop("learning_rate", 1e-3)
-    return policy.update(Signals(step, total, total / 4, 4 * step / total, mask, rate, **measured))
+    return policy.update(
+        Signals(step, total, total / 4, 4 * step / total, mask, rate, stack=stack_of(mask.depth), **measured)
+    )
 
 
 def test_grades_freezes_matrices_then_blocks_then_stops():
     stack, policy = stack_of(2), GradES(tau=0.5)
-    mask = policy.start(stack)
+    mask = policy.initial_mask(stack)
     matrices = {u.name: [p.name for p in u.parameters if len(p.shape) > 1] for u in stack.blocks}
     everything = {p.name: 1.0 for u in stack.units for p in u.parameters}
     assert ask(policy, mask, gradient_changes=everything) is None
@@ -89,7 +91,7 @@ def views(front, other):
 
 def test_egeria_freezes_the_front_that_stands_still_and_thaws_on_a_drop():
     policy = Egeria(tolerance=0.1, window=2, renew=100, bootstrap=0.5)
-    mask, found = policy.start(stack_of(3)), []
+    mask, found = policy.initial_mask(stack_of(3)), []
     for step in range(1, 9):
         matrices = {**views(1.0 if step > 1 else 0.0, 0.3 * step), "block 2": [[1.0, 0.0], [0.0, 0.0]]}
         decision = ask(policy, mask, step=step, similarities=matrices)
@@ -106,7 +108,7 @@ def test_egeria_freezes_the_front_that_stands_still_and_thaws_on_a_drop():
 
 def test_egeria_waits_while_plasticity_still_grows_fast():
     policy = Egeria(tolerance=100, window=2, renew=100, bootstrap=0.5)
-    mask = policy.start(stack_of(3))
+    mask = policy.initial_mask(stack_of(3))
     for step in range(1, 9):
         assert ask(policy, mask, step=step, similarities=views(2.0**step, 2.0**step)) is None
 
@@ -119,7 +121,8 @@ def spent(policy, depth, total, epoch, cached, seed=0, slower=None):
     `slower`: what frozen steps really cost, against what the policy is told. It then sees a clock.
     """
     stack = stack_of(depth)
-    mask, moments = policy.start(stack), policy.moments(total, epoch)
+    policy.reset()
+    mask, moments = policy.initial_mask(stack), policy.decision_points(total, epoch)
     run = tuple(1 - 0.65 * k / depth for k in range(depth + 1))
     skipped = tuple(1 - 0.97 * k / depth for k in range(depth + 1)) if cached else run
     cost, since, came, pace = 0.0, 0, 0, Pace()
@@ -184,7 +187,8 @@ def test_a_small_budget_needs_the_cache_if_the_run_keeps_its_steps():
 def decisions_of(policy, importance, skipped, total=400):
     """(step, prefix, pace) of each decision with these importances at every moment, in a run that pays them."""
     stack, pace, cost, found = stack_of(len(skipped) - 1), Pace(), 0.0, []
-    mask, moments = policy.start(stack), policy.moments(total, 100)
+    policy.reset()
+    mask, moments = policy.initial_mask(stack), policy.decision_points(total, 100)
     for step in range(1, total + 1):
         cost += skipped[max(0, mask.prefix - 1)]
         if pace.stepped(None, step, total):
@@ -225,7 +229,8 @@ def test_budget_gives_up_what_matters_least():
     first_moves = {}
     for name, low, high in (("bottom", 1.0, 0.001), ("top", 0.001, 1.0)):
         policy = Budget(0.8, shorten=False)
-        mask, moments = policy.start(stack), policy.moments(total, 100)
+        policy.reset()
+        mask, moments = policy.initial_mask(stack), policy.decision_points(total, 100)
         importance = {"embeddings": 0.0, "block 0": low, "block 1": low, "block 2": high, "block 3": high, "head": 1.0}
         for step in range(1, total):
             if step in moments.steps:

@@ -39,7 +39,7 @@ class Run:
 
     def __init__(self, policy, depth=4):
         self.policy, self.moment = policy, 0
-        self.mask = policy.start(stack_of(depth))
+        self.mask = policy.initial_mask(stack_of(depth))
         self.at = {f"block {i}": np.zeros(3) for i in range(depth)}
 
     def go(self, still=(), moments=1):
@@ -117,7 +117,7 @@ def test_its_state_is_plain_json_and_goes_on_in_mid_history(predictor):
         run.go(moments=3)
     state = json.loads(json.dumps(cut.policy.state_dict()))
     cut.policy = parse_policy(str(cut.policy))
-    cut.policy.start(stack_of(4))
+    cut.policy.reset()
     cut.policy.load_state_dict(state)
     assert cut.policy.state_dict() == whole.policy.state_dict() == state
     assert [cut.go(still={0}), cut.go(still={0, 1})] == [whole.go(still={0}), whole.go(still={0, 1})]

@@ -57,17 +57,17 @@ def test_a_wrong_spec_is_one_sentence(spec, sentence):
 )
 def test_a_policy_that_does_not_fit_the_model_is_one_sentence(spec, sentence):
     with pytest.raises(RequestError, match=sentence):
-        parse_policy(spec).start(stack_of(4))
+        parse_policy(spec).initial_mask(stack_of(4))
 
 
 @pytest.mark.parametrize(
     ("fraction", "blocks", "k"), [(0.25, 6, 2), (0.5, 6, 3), (0.75, 6, 5), (0.25, 12, 3), (0.5, 7, 4)]
 )
 def test_a_fraction_of_the_depth_is_rounded_half_up(fraction, blocks, k):
-    assert BottomUp(fraction).start(stack_of(blocks)) == BottomUp(k).start(stack_of(blocks))
+    assert BottomUp(fraction).initial_mask(stack_of(blocks)) == BottomUp(k).initial_mask(stack_of(blocks))
 
 
 def test_a_module_pattern_that_fills_a_unit_freezes_it_whole():
-    mask = Modules(r"embeddings|layer\.0\.").start(stack_of(4))
-    assert mask == BottomUp(1).start(stack_of(4))
-    assert str(Modules("attention").start(stack_of(2))) == "0.attention+1.attention | embeddings 0-1 head"
+    mask = Modules(r"embeddings|layer\.0\.").initial_mask(stack_of(4))
+    assert mask == BottomUp(1).initial_mask(stack_of(4))
+    assert str(Modules("attention").initial_mask(stack_of(2))) == "0.attention+1.attention | embeddings 0-1 head"

@@ -12,7 +12,7 @@ from adaptivefreeze.policies import Signals
 
 def depths(policy, values, blocks=4):
     """Frozen blocks after each evaluation."""
-    mask, found = policy.start(stack_of(blocks)), []
+    mask, found = policy.initial_mask(stack_of(blocks)), []
     for step, value in enumerate(values, start=1):
         decision = policy.update(Signals(step, 100, 10, step / 10, mask, 1e-3, metrics={"eval_f1": value}))
         if decision is not None:

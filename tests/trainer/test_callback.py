@@ -23,7 +23,7 @@ SETTINGS = {
 
 def by_hand(model, policy):
     stack = find_blocks(model)
-    frozen = stack.frozen(policy.start(stack))
+    frozen = stack.frozen(policy.initial_mask(stack))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     return frozen
@@ -97,7 +97,7 @@ def test_every_log_line_tells_what_is_frozen(tmp_path):
     trainer.callback_handler.callbacks.insert(0, Shown())
     trainer.train()
     stack = find_blocks(trainer.model)
-    mask = BottomUp(1).start(stack)
+    mask = BottomUp(1).initial_mask(stack)
     assert len(shown) >= 14
     for line in [*shown, *trainer.state.log_history]:
         assert line["freeze/prefix"] == 2
@@ -274,7 +274,7 @@ def test_the_depth_can_be_searched_inside_hyperparameter_search(tmp_path):
         direction="minimize",
         backend="optuna",
     )
-    assert callback.timeline[0].mask == callback.policy.start(callback.stack)
+    assert callback.timeline[0].mask == callback.policy.initial_mask(callback.stack)
     assert len(depths) >= 2
 
 

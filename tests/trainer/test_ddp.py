@@ -28,7 +28,7 @@ before = weights(model)
 trainer = make_trainer(model, sys.argv[1], [callback, Deeper()], num_train_epochs=4, ddp_backend="gloo")
 trainer.train()
 after = weights(model)
-frozen = callback.stack.frozen(BottomUp(2).start(callback.stack))
+frozen = callback.stack.frozen(BottomUp(2).initial_mask(callback.stack))
 assert trainer.args.world_size == 2
 assert not moved(before, after) & frozen
 assert moved(before, after) == set(before) - frozen

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from transformers.optimization import SchedulerType
 
 from adaptivefreeze import FreezeCallback, FreezeMask
-from adaptivefreeze.policies import AdaptivePolicy, Decision, Moments
+from adaptivefreeze.policies import AdaptivePolicy, Decision, DecisionPoints
 from adaptivefreeze.trainer.schedule_pace import Pace
 
 STEPS = {"num_train_epochs": 4, "eval_strategy": "steps", "eval_steps": 3, "logging_steps": 1}
@@ -24,11 +24,11 @@ class Hurry(AdaptivePolicy):
     def __init__(self, rate, start=6):
         self.rate, self.begin, self.ahead = rate, start, []
 
-    def start(self, stack):
+    def initial_mask(self, stack):
         return FreezeMask(stack.depth)
 
-    def moments(self, total_steps, steps_per_epoch):
-        return Moments(range(1, total_steps))
+    def decision_points(self, total_steps, steps_per_epoch):
+        return DecisionPoints(range(1, total_steps))
 
     def update(self, signals):
         self.ahead.append(signals.ahead)
