@@ -134,13 +134,15 @@ class Policy(ABC):
 
     def reset(self) -> None:
         """Forget an earlier run: fields that are not arguments (`init=False`) get their defaults back."""
-        for f in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
-            if f.init:
+        if not dataclasses.is_dataclass(self):
+            return
+        for field in dataclasses.fields(self):
+            if field.init:
                 continue
-            if f.default_factory is not dataclasses.MISSING:
-                setattr(self, f.name, f.default_factory())
-            elif f.default is not dataclasses.MISSING:
-                setattr(self, f.name, f.default)
+            if field.default_factory is not dataclasses.MISSING:
+                setattr(self, field.name, field.default_factory())
+            elif field.default is not dataclasses.MISSING:
+                setattr(self, field.name, field.default)
 
     @property
     def reason(self) -> str:
