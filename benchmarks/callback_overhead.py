@@ -1,10 +1,10 @@
-"""What `FreezeCallback(Nothing())` costs: the time of a Trainer's steps with the callback against without.
+"""Overhead of the callback: step time of a Trainer with `FreezeCallback(Nothing())` against one without.
 
     python benchmarks/callback_overhead.py [--steps 200] [--output FILE]
 
-Two Trainers with the same model and data, one with the callback, take steps in turn in one process; each step is
-divided by the mean of the two of the other Trainer beside it, and the figure is the median of these ratios. A second
-pair, neither with the callback, shows what the measurement itself is good for.
+Two Trainers with the same model and data, one of them with the callback, take steps alternately in one process. Each
+step time is divided by the mean of the other Trainer's steps before and after it. The result is the median of these
+ratios. A second pair, without the callback in either Trainer, is the control: it shows the noise of the measurement.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from turns import Turns
 from adaptivefreeze import FreezeCallback, Nothing
 
 CONFIG = BertConfig(num_labels=9, num_hidden_layers=12, hidden_size=384, num_attention_heads=12, intermediate_size=1536)
-WARM_UP = 5  # steps that are not counted
+WARM_UP = 5  # steps excluded from the measurement
 
 
 class OneStepATurn(TrainerCallback):
-    """Seconds from the beginning of each step to the beginning of the next: all that happens in between counts."""
+    """Measures the seconds from the beginning of each step to the beginning of the next, all work between included."""
 
     def __init__(self, turns: Turns, number: int) -> None:
         self.seconds: list[float] = []
@@ -52,7 +52,7 @@ class OneStepATurn(TrainerCallback):
 
 
 def run(turns: Turns, number: int, rows: list[dict], steps: int, callbacks: list[TrainerCallback]) -> list[float]:
-    """Seconds of each step."""
+    """Train with `callbacks` and return the seconds of each step."""
     turns.wait(number)
     torch.manual_seed(0)
     times = OneStepATurn(turns, number)
@@ -74,7 +74,7 @@ def run(turns: Turns, number: int, rows: list[dict], steps: int, callbacks: list
 
 
 def in_turn(rows: list[dict], steps: int, callbacks: list[list[TrainerCallback]]) -> list[float]:
-    """Each step of the first of two Trainers / the mean of the second one's steps before and after it."""
+    """Return each step time of the first Trainer over the mean of the second Trainer's steps before and after it."""
     turns = Turns(2)
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(run, turns, number, rows, steps, callbacks[number]) for number in range(2)]
@@ -90,7 +90,7 @@ def main() -> None:
     torch.manual_seed(0)
     ids = torch.randint(1000, 30000, (64, 64))
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row % 9} for row in ids]
-    text = f"BERT 12×384, batch 8 × 64, {options.steps} steps of each, in turn. {describe()}.\n\n"
+    text = f"BERT 12×384, batch 8 × 64, {options.steps} steps of each, taken alternately. {describe()}.\n\n"
     text += "| pair | median ratio of step times | quartiles |\n|---|---:|---:|\n"
     for name, callbacks in (
         ("`FreezeCallback(Nothing())` / without", [[FreezeCallback(Nothing())], []]),
@@ -100,7 +100,7 @@ def main() -> None:
         text += f"| {name} | **{middle:.4f}** | {low:.4f} – {high:.4f} |\n"
     print(text)
     if options.output:
-        options.output.write_text("# What the callback itself costs\n\n" + text)
+        options.output.write_text("# Overhead of the callback\n\n" + text)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Predicted beside measured: step time of each mask against a full step, on a 12×768 BERT.
+"""Measured and predicted step time of each policy, relative to a full step, on a 12×768 BERT.
 
     python benchmarks/cost.py [--device cpu|cuda] [--rounds 5] [--output benchmarks/results/cost.md]
 
-Each round runs one step of every mask, in turn, on one model; a row is the median over rounds of (mask / full of
-the same round), so that a machine that slows down slows both. On a CPU there are two tables: with freed memory kept
-by the process, which is what the model predicts, and given back to the system, which is what the C library does
-unless told otherwise, and where page faults come on top.
+Each round runs one step of every policy on one model. A figure is the median over rounds of (step / full step of the
+same round), so that a slow phase of the machine affects both. On a CPU there are two tables. In the first, freed
+memory is returned to the system, the default of the C library, which adds page faults to each step. In the second,
+the process keeps freed memory; this is the case that the cost model predicts.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def main() -> None:
         for _ in range(options.rounds):
             for policy in POLICIES:
                 with freeze(model, policy, optimizer=optimizer):
-                    step()  # optimizer state of what was thawed is made anew outside the clock
+                    step()  # not timed: it creates the optimizer state of thawed parameters
                     seconds[str(policy)].append(step())
         full = seconds["nothing"]
-        memory = {True: "Freed memory kept: a", False: "Freed memory given back: a", None: "A"}[kept]
+        memory = {True: "Freed memory kept: a", False: "Freed memory returned: a", None: "A"}[kept]
         text += (
             f"\n{memory} full step takes {statistics.median(full):.3f} s (median).\n\n"
             "| policy | measured step / full | predicted | predicted / measured |\n|---|---:|---:|---:|\n"
@@ -85,7 +85,7 @@ def main() -> None:
             text += f"| `{policy}` | {measured:.3f} | {predicted:.3f} | {predicted / measured:.2f} |\n"
     print(text)
     if options.output:
-        options.output.write_text("# What freezing saves, predicted beside measured\n\n" + text)
+        options.output.write_text("# Step time by policy: measured and predicted\n\n" + text)
 
 
 if __name__ == "__main__":

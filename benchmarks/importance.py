@@ -1,11 +1,12 @@
-"""What is an update worth: on the batch that it was made from (−Σ Δw·g, as policies see it), and on the next one?
+"""First-order loss decrease of an update (−Σ Δw·g) on its own batch, as policies see it, and on the next batch.
 
     python benchmarks/importance.py --dataset PATH [--limit 5000] [--epochs 2] [--batch-size 16] [--learning-rate 2e-4]
                                     [--output FILE]
 
-Full fine-tuning without clipping. After each step the change of the weights is multiplied with the gradient that it
-came from, and, when the next batch has had its backward pass, with that batch's gradient at the new weights. Sums over
-all steps of an epoch, by unit: what share of the loss's decrease, to first order, each unit has.
+The model is fine-tuned in full, without gradient clipping. After each step the weight change is multiplied by the
+gradient from which it was computed and, after the next backward pass, by the next batch's gradient at the new
+weights. The products are summed over the steps of an epoch. The table shows each unit's share of the first-order loss
+decrease.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from adaptivefreeze.data import load_task
 
 
 class Worth(TrainerCallback):
-    """Sums, by epoch and unit, of −Δw·g with the gradient of the same and of the next batch."""
+    """Sums −Δw·g by epoch and unit, with the gradient of the same batch and of the next batch."""
 
     def __init__(self, stack: BlockStack) -> None:
         self.stack = stack
@@ -57,7 +58,7 @@ class Worth(TrainerCallback):
 
 
 def table(worth: Worth) -> str:
-    """One row an epoch and batch, in Markdown."""
+    """Return a Markdown table with one row per epoch and batch."""
     units = [unit.name for unit in worth.stack.units]
     lines = [f"| epoch | batch | sum | {' | '.join(units)} |", f"|---:|---|---:|{'---:|' * len(units)}"]
     for epoch, (own, following) in enumerate(zip(worth.own, worth.next, strict=True), 1):
@@ -101,7 +102,7 @@ def main() -> None:
     )
     print(text)
     if options.output:
-        options.output.write_text("# What an update is worth\n\n" + text)
+        options.output.write_text("# First-order effect of an update on its own batch and on the next\n\n" + text)
 
 
 if __name__ == "__main__":

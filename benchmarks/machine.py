@@ -1,4 +1,4 @@
-"""What a measurement was taken on, in one line for the tables."""
+"""Describe the machine of a measurement, and control how the process handles freed memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt(3)
 
 
 def keep_memory(keep: bool) -> None:
-    """Whether freed memory stays with this process, so that every later step finds its pages there.
+    """Keep freed memory in this process, or return it to the system.
 
-    By default glibc gives large blocks back to the system and asks for them anew, so that a step on a CPU also
-    measures page faults, which virtual machines pay for dearly. Does nothing where the C library is another one.
+    By default glibc returns large blocks to the system and requests them again, so that a step on a CPU includes page
+    faults, which are expensive on virtual machines. No effect with a C library other than glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -25,7 +25,7 @@ def keep_memory(keep: bool) -> None:
 
 
 def describe(device: str = "cpu") -> str:
-    """Processor or GPU, threads, and the versions that matter."""
+    """Return one line: processor or GPU, number of threads, and the versions of Python, torch and transformers."""
     if device == "cuda":
         chip = torch.cuda.get_device_name()
     else:

@@ -1,11 +1,11 @@
-"""Do thawed blocks do better with the optimizer moments that they had when they were frozen, or with fresh ones?
+"""Compare thawed blocks that keep their optimizer state with thawed blocks that start with fresh state.
 
     python benchmarks/moments.py --dataset PATH [--limit 2000] [--epochs 3] [--learning-rate 2e-4] [--seeds 5]
                                  [--depths 2 4] [--rows FILE] [--output FILE]
 
-Everything trains for a third of the steps, then the embeddings and the first k blocks are frozen for a third, then
-everything trains again. For each seed and depth the run with kept moments and the one with fresh moments start from
-the same head and see the same batches.
+All units train for a third of the steps, the embeddings and the first k blocks are frozen for the second third, and all
+units train again in the last third. For each seed and depth the two runs start from the same head and see the same
+batches. Finished runs are stored in --rows and not repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FRESH, KEPT = "fresh", "kept"
 
 @dataclass
 class MiddleThird(AdaptivePolicy):
-    """Freezes the first `k` blocks in the second third of a run alone."""
+    """Freezes the embeddings and the first `k` blocks in the second third of a run only."""
 
     name: ClassVar[str] = "middle-third"
     k: int
@@ -82,7 +82,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
-        options.output.write_text("# Moments of thawed blocks: kept or fresh\n\n" + text)
+        options.output.write_text("# Optimizer state of thawed blocks: kept or fresh\n\n" + text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Paired runs: the same head, the same batches, one thing different. Finished runs are kept in a file."""
+"""Paired runs: the same head and batches, one setting different. Finished runs are stored in a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adaptivefreeze.comparison.settings import StudySettings
 
 
 def final_f1(task: Any, seed: int, settings: StudySettings, callback: FreezeCallback) -> float:
-    """Validation entity F1, in points, at the end of one run."""
+    """Train one run and return its final validation entity F1 in points."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = settings.arguments(folder, seed)
         arguments.eval_strategy = "no"
@@ -39,7 +39,7 @@ def final_f1(task: Any, seed: int, settings: StudySettings, callback: FreezeCall
 
 
 class Rows:
-    """Scores of finished runs by (depth, seed, variant), one JSON line each."""
+    """Scores of finished runs by (depth, seed, variant), stored as one JSON line each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,7 +61,7 @@ class Rows:
 
 
 def table(rows: Rows, depths: Sequence[int], variants: Sequence[str], seeds: int) -> list[str]:
-    """Markdown: each variant beside the first one, with a 95 % interval (Student's t) of the paired differences."""
+    """Return a Markdown table: each variant against the first, with a 95 % t interval of the paired differences."""
     lines = [f"| k | run | mean | sd | difference to {variants[0]} | 95 % interval |", "|---:|---|---:|---:|---:|---:|"]
     for k in depths:
         base = [rows[k, seed, variants[0]] for seed in range(seeds)]

@@ -1,12 +1,12 @@
-"""What the cache's eval mode costs in quality: paired runs, with dropout in the frozen prefix and without.
+"""Effect of the cache's eval mode on quality: paired runs with and without dropout in the frozen prefix.
 
     python benchmarks/quality.py --dataset PATH [--limit 2000] [--epochs 4] [--learning-rate 2e-4] [--seeds 5]
                                  [--rows FILE] [--output FILE]
 
-For each seed and depth the uncached run (dropout fires in the frozen blocks) and the cached ones (eval mode; and
-what is to win it back: dropout on the rows, stored passes drawn in turn) start from the same head and see the same
-batches. The difference is in points of validation entity F1 at the end, with a 95 % interval of the paired
-differences (Student's t). Finished runs are kept in --rows and not run again.
+For each seed and depth all variants start from the same head and see the same batches. The uncached run has dropout
+in the frozen blocks. The cached runs use eval mode; two of them restore noise, by dropout on the cached rows or by
+several stored passes used in turn. The difference is in points of final validation entity F1, with a 95 % interval of
+the paired differences (Student's t). Finished runs are stored in --rows and not repeated.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
-        options.output.write_text("# What the cache's eval mode costs in quality\n\n" + text)
+        options.output.write_text("# Effect of the cache's eval mode on quality\n\n" + text)
 
 
 if __name__ == "__main__":

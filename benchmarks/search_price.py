@@ -1,12 +1,12 @@
-"""What a search costs, in full fine-tunings: every depth, and --quick, in one process, with where the time went.
+"""Cost of a depth search in full fine-tunings: the exhaustive search and --quick, with a breakdown of the time.
 
     python benchmarks/search_price.py [--blocks 12] [--hidden 768] [--limit 480] [--epochs 3] [--output FILE]
 
-The model is a BERT of this shape with random weights, the task the embedded demo. A full fine-tuning is run before,
-between and after the searches, evaluated after each epoch as the trials are; a figure is (wall-clock time of the whole
-search: warm-up, trainings, evaluations, storage, the test split) / (mean wall-clock time of the full fine-tunings).
-No baselines are run beside the depths. Scores of random weights say nothing; they only steer which depths --quick
-tries.
+The model is a BERT of the given shape with random weights; the task is the embedded demo. Full fine-tuning runs
+before, between and after the searches, and is evaluated after each epoch as the trials are. A figure is the
+wall-clock time of the whole search (warm-up, training, evaluation, storage, test split) over the mean wall-clock time
+of full fine-tuning. No baselines are run. The scores are meaningless with random weights; they only determine which
+depths --quick tries.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
             f"{len(task.validation)} validation, {options.epochs:g} epochs, one seed, batch {options.batch_size}. "
             f"{describe()}. Full fine-tuning: {statistics.mean(full):.1f} s ({min(full):.1f} to {max(full):.1f}).",
             "",
-            "| search | trials | s | full fine-tunings | of these: training | evaluation | the rest |",
+            "| search | trials | s | full fine-tunings | of these: training | evaluation | other |",
             "|---|---:|---:|---:|---:|---:|---:|",
         ]
         for title, (seconds, trials) in spent.items():
@@ -77,17 +77,17 @@ def main() -> None:
         whole = sum(bare.cost(Candidate(f"bottom-up:{depth}")) for depth in range(naive))
         lines += [
             "",
-            f"Naively it would be {naive} full fine-tunings; without the cache, by the cost model, {whole:.1f}. "
-            f"--quick begins no training that would bring its predicted cost above {budget(naive):.1f}.",
+            f"Without freezing: {naive} full fine-tunings; without the cache, by the cost model: {whole:.1f}. "
+            f"--quick starts no training that would raise its predicted cost above {budget(naive):.1f}.",
         ]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
-        options.output.write_text("# The price of a search\n\n" + text)
+        options.output.write_text("# Cost of a depth search\n\n" + text)
 
 
 class Progress(ProgressListener):
-    """A line a training."""
+    """Prints one line per finished training."""
 
     def run_ended(self, run: object) -> None:
         if isinstance(run, RunResult):
@@ -98,7 +98,7 @@ class Progress(ProgressListener):
 
 
 def make_task(folder: Path, blocks: int, hidden: int, limit: int) -> Task:
-    """The demo task for a BERT of this shape, with the demo's tokenizer."""
+    """Return the demo task with a randomly initialised BERT of this shape and the demo's tokenizer."""
     demo = load_task("demo", model="demo")
     config = transformers.BertConfig(
         vocab_size=len(demo.tokenizer),
@@ -115,7 +115,7 @@ def make_task(folder: Path, blocks: int, hidden: int, limit: int) -> Task:
 
 
 def full_fine_tuning(task: Task, settings: StudySettings) -> float:
-    """Wall-clock seconds of one, from loading the model to its last evaluation."""
+    """Return the wall-clock seconds of one full fine-tuning, from loading the model to the last evaluation."""
     first = task.new_model(0)
     record = model_record(task, first, find_blocks(first))
     del first
@@ -125,7 +125,7 @@ def full_fine_tuning(task: Task, settings: StudySettings) -> float:
 
 
 def row(title: str, trials: int, seconds: float, full: float, folder: Path) -> str:
-    """A line of the table."""
+    """Return one row of the table."""
     runs = [run for run in StudyFolder(folder).runs() if isinstance(run, RunResult)]
     training, evaluation = sum(run.train_seconds for run in runs), sum(run.eval_seconds for run in runs)
     shares = (seconds, training, evaluation, seconds - training - evaluation)

@@ -1,11 +1,11 @@
-"""What measuring costs: each signal's time as a share of a full training step, on a 12×768 BERT with random weights.
+"""Cost of measuring each signal, as a share of a full training step, on a 12×768 BERT with random weights.
 
     python benchmarks/signals.py [--device cpu|cuda] [--rounds 5] [--batch 16 --tokens 128] [--signals NAME ...]
 
-Nothing is downloaded. In each round one step runs, with AdamW and gradient clipping as Trainer does them, and every
-signal is measured within it in turn; a figure is the median over rounds of (time of the measuring / time of the step).
-`a step` is what each step pays; `a moment` is what is paid once, when a policy is asked; `in all` puts both together
-for a policy that is asked every `--every` steps.
+Nothing is downloaded. Each round runs one step, with AdamW and gradient clipping as in Trainer, and measures every
+signal within it. A figure is the median over rounds of (time of the measurement / time of the step). `per step` is
+the cost of every step, `per decision` the cost at a decision point, and `total` the sum for a decision every
+`--every` steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLOCKS = 12
 
 
 def seconds(device: str, work: Callable[[], object]) -> float:
-    """Time that `work` takes, to its end on the device."""
+    """Return the seconds that `work` takes, device synchronization included."""
     if device == "cuda":
         torch.cuda.synchronize()
     begin = time.perf_counter()
@@ -38,7 +38,7 @@ def seconds(device: str, work: Callable[[], object]) -> float:
 
 
 def measure(device: str, rounds: int, batch: int, tokens: int, every: int, signals: list[str]) -> list[str]:
-    """Table rows, one a signal."""
+    """Return the table rows, one per signal."""
     torch.manual_seed(0)
     model = BertForTokenClassification(BertConfig(num_labels=9, num_hidden_layers=BLOCKS)).to(device).train()
     stack = find_blocks(model)
@@ -52,10 +52,10 @@ def measure(device: str, rounds: int, batch: int, tokens: int, every: int, signa
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    for number in range(-1, rounds):  # one round to warm up: buffers and optimizer state are made in it
+    for number in range(-1, rounds):  # the first round is a warm-up: it creates buffers and optimizer state
         whole = seconds(device, lambda: model(**inputs).loss.backward())
         for watch in watches.values():
-            watch.gradients(None)  # so that what is timed adds to a sum, as most steps do
+            watch.gradients(None)  # so that the timed call adds to an existing sum, as in most steps
         usual = {n: seconds(device, lambda w=w: w.gradients(None)) for n, w in watches.items()}  # type: ignore[misc]
         due = {n: seconds(device, lambda w=w: w.gradients(1)) for n, w in watches.items()}  # type: ignore[misc]
         whole += seconds(device, clip_and_step)
@@ -86,7 +86,7 @@ def main() -> None:
     lines = [
         f"BERT 12×768, AdamW, gradient clipping; {options.rounds} rounds. {describe(options.device)}.",
         "",
-        f"| signal | batch | a step | a moment | in all, every {options.every} steps |",
+        f"| signal | batch | per step | per decision | total, every {options.every} steps |",
         "|---|---|---:|---:|---:|",
     ]
     for batch, tokens in zip(options.batch, options.tokens, strict=True):
@@ -94,7 +94,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
-        options.output.write_text("# What measuring costs\n\n" + text)
+        options.output.write_text("# Cost of measuring the signals\n\n" + text)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Steady step with the prefix cache against a full step, on a 12×768 BERT with random weights. Nothing is downloaded.
+"""Step time with a filled prefix cache, relative to a full step, on a 12×768 BERT with random weights.
 
     python benchmarks/step.py [--device cpu|cuda] [--rounds 3] [--seconds 240] [--batch 8 --tokens 64] [--dtype fp32]
                               [--output FILE]
 
-A round runs one step of each row in turn, in one process; a figure is the median over rounds of (row / full step of
-the same round). Each shape has an equal share of what is left of --seconds, and begins no round that would not end
-within it, but for the first. Freed memory stays with the process (see `machine.keep_memory`), so that page faults of
-the full step do not flatter the cache. «ideal» is (12 − k) / 12: no model work below the boundary, and none for the
-cache. On a CUDA device the losses of a short cached training are compared with those of the CPU.
+Nothing is downloaded. A round runs one step of each row in one process; a figure is the median over rounds of (row /
+full step of the same round). Each shape gets an equal share of the time left of --seconds. After the first round, a
+shape starts only rounds that are expected to end within its share. The process keeps freed memory (see
+`machine.keep_memory`), so that page faults in the full step do not favour the cache. `ideal` is (12 − k) / 12: no
+work below the boundary and none for the cache. On a CUDA device the losses of a short cached training are compared
+with those on the CPU.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def step(self) -> tuple[float, float]:
-        """Seconds, and the loss."""
+        """Run one training step and return its seconds and loss."""
         self.synchronize()
         begin = time.perf_counter()
         with torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bf16"):
@@ -65,7 +66,7 @@ class Bench:
         return time.perf_counter() - begin, loss.item()
 
     def warm_check(self, cache: PrefixCache) -> None:
-        """Let the cache's one-time check of the model pass before anything is timed, on a batch of its own."""
+        """Run the cache's one-time check of the model on a separate batch, before anything is timed."""
         other = {**self.batch, "input_ids": self.batch["input_ids"].flip(1)}
         with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bf16"):
             self.model(**other)
@@ -88,7 +89,7 @@ class Bench:
 
 
 def slowdown(device: str, dtype: torch.dtype) -> float:
-    """Time of a feed-forward layer's matrix product in `dtype` / in fp32: large where the chip has no instructions."""
+    """Return the time of a feed-forward matrix product in `dtype` over fp32: large without hardware support."""
 
     def seconds(kind: torch.dtype) -> float:
         left, right = torch.ones(64, 768, dtype=kind, device=device), torch.ones(768, 3072, dtype=kind, device=device)
@@ -103,7 +104,7 @@ def slowdown(device: str, dtype: torch.dtype) -> float:
 
 
 def measure(bench: Bench, rounds: int, seconds: float) -> list[str]:
-    """Table rows for one dtype and shape, from at least one round and at most `rounds`, as they fit in `seconds`."""
+    """Return the table rows for one dtype and shape, from 1 to `rounds` rounds as they fit in `seconds`."""
     begin = time.perf_counter()
     full: list[float] = []
     frozen: dict[int, list[float]] = {k: [] for k in DEPTHS}
@@ -143,7 +144,7 @@ def measure(bench: Bench, rounds: int, seconds: float) -> list[str]:
 
 
 def losses(device: str, steps: int = 6) -> list[float]:
-    """Losses of a short cached training of a small model, in fp32, dropout off so that devices can be compared."""
+    """Return the losses of a short cached fp32 training of a small model, without dropout so that devices compare."""
     torch.manual_seed(0)
     model = BertForTokenClassification(BertConfig(
         num_labels=9, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128,
@@ -173,7 +174,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240.0, help="time for the whole table")
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), help="both, unless bf16 is far slower here")
+    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), help="default: both; only fp32 if bf16 is slow")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     keep_memory(True)
@@ -181,11 +182,11 @@ def main() -> None:
     left_out = []
     if options.dtype is None and (behind := slowdown(options.device, torch.bfloat16)) > SLOW:
         dtypes = ["fp32"]
-        left_out = ["", f"bf16 left out: here a matrix product takes {behind:.0f} times as long in it as in fp32."]
+        left_out = ["", f"bf16 omitted: a matrix product takes {behind:.0f} times as long in it as in fp32."]
     shapes = [(dtype, *shape) for dtype in dtypes for shape in zip(options.batch, options.tokens, strict=True)]
     end = time.perf_counter() + options.seconds
     lines = [
-        f"BERT 12×768, AdamW, gradient clipping; freed memory kept. {describe(options.device)}.",
+        f"BERT 12×768, AdamW, gradient clipping; the process kept freed memory. {describe(options.device)}.",
         "",
         "| dtype | batch | rounds | k | frozen / full | cached / full | ideal | cached / ideal | filling / frozen "
         "| look-up |",
@@ -204,7 +205,7 @@ def main() -> None:
     text = "\n".join(lines) + "\n"
     print(text)
     if options.output:
-        options.output.write_text("# Steady step with the prefix cache\n\n" + text)
+        options.output.write_text("# Step time with the prefix cache\n\n" + text)
 
 
 if __name__ == "__main__":

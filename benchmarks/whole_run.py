@@ -1,14 +1,14 @@
-"""Whole runs with the prefix cache against full fine-tuning: training seconds and test metrics, on real data.
+"""Training time and test metrics of whole runs with the prefix cache, against full fine-tuning, on real data.
 
     python benchmarks/whole_run.py --dataset PATH [--limit 3000] [--epochs 4] [--batch-size 8] [--learning-rate 2e-4]
                                    [--policies SPEC ...] [--lora RATE ...] [--rank 8] [--output FILE]
 
-`--policies` runs these with the cache, beside full fine-tuning, in place of the usual rows. `--lora` adds a run of LoRA
-(Hu 2021, by peft, on every linear layer of the encoder, alpha twice the rank, a fresh head trained with it) at each of
-these learning rates: the rate that suits it is not full fine-tuning's. All runs advance in one process in turn, a few
-steps each, so that whatever else the machine does slows all of them alike. Speed is full / row, in training seconds as
-every RunResult counts them: steps alone, with all that the cache does in them. The runs share one generator of random
-numbers, so scores differ a little from those of a run alone.
+`--policies` replaces the default rows: these policies run with the cache, beside full fine-tuning. `--lora` adds a
+LoRA run (Hu et al. 2021, peft, on every linear layer of the encoder, alpha twice the rank, with a new trainable head)
+for each learning rate, because LoRA needs another rate than full fine-tuning. All runs advance in turns of a few
+steps in one process, so that other load on the machine affects all of them alike. The speed-up is the training time
+of full fine-tuning over that of the row. Training time is that of RunResult: steps alone, including the work of the
+cache. The runs share one random number generator, so scores differ a little from those of a run on its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from adaptivefreeze.data import load_task
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A policy with or without the cache, or LoRA at a learning rate of its own."""
+    """A policy with or without the cache, or LoRA with its own learning rate."""
 
     policy: str
     cache: bool = False
@@ -48,13 +48,13 @@ class Row:
 
 FULL = Row("nothing")
 ROWS = (FULL, Row("bottom-up:3"), Row("bottom-up:3", cache=True), Row("bottom-up:4"), Row("bottom-up:4", cache=True))
-HEADS = ("classifier", "score")  # what transformers calls them; new, so they are trained whole
+HEADS = ("classifier", "score")  # names in transformers; new modules, trained in full
 TURN = 10  # steps
 SCORES = ("entity_f1", "macro_f1", "accuracy")
 
 
 class WithLora:
-    """A task whose models carry LoRA adapters of this rank; its head alone is trained besides them."""
+    """A task whose models have LoRA adapters of this rank; only the adapters and the head train."""
 
     def __init__(self, task: Any, rank: int) -> None:
         self._task, self._rank = task, rank
@@ -79,7 +79,7 @@ class WithLora:
 
 
 def measure(task: Any, number: int, row: Row, settings: StudySettings, model: Any, turns: Turns) -> RunResult:
-    """One run, which goes on only in its own turns."""
+    """Train one run, which advances only in its own turns."""
 
     def stepped(done: int, total: int) -> None:
         if done % TURN == 0:
@@ -96,7 +96,7 @@ def measure(task: Any, number: int, row: Row, settings: StudySettings, model: An
 
 
 def table(rows: Sequence[Row], results: Sequence[RunResult]) -> str:
-    """The runs in Markdown, each beside full fine-tuning."""
+    """Return a Markdown table of the runs, each relative to full fine-tuning."""
     lines = [
         "| run | cache | parameters | train s | × | hit rate | test entity F1 | test macro F1 | test accuracy |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -134,7 +134,7 @@ def main() -> None:
     rows = [FULL, *(Row(spec, cache=True) for spec in options.policies)] if options.policies else list(ROWS)
     rows += [Row("nothing", lora_rate=rate) for rate in options.lora]
     task = load_task(options.dataset, model=options.model, limit=options.limit)
-    # Validation decides nothing here, and is outside of the clock: a few sentences do.
+    # Validation has no influence on the runs and is not timed, so a few sentences suffice.
     task = dataclasses.replace(task, validation=task.validation.select(range(32)))
     first = task.new_model(0)
     model = model_record(task, first, find_blocks(first))
@@ -155,7 +155,7 @@ def main() -> None:
     )
     print(text)
     if options.output:
-        options.output.write_text("# Whole runs with the prefix cache\n\n" + text)
+        options.output.write_text("# Training time and quality with the prefix cache\n\n" + text)
 
 
 if __name__ == "__main__":

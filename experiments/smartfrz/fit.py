@@ -1,4 +1,4 @@
-"""Fits the attention predictor of `SmartFRZ` to recorded runs, and says how often it is right on others."""
+"""Fit the attention predictor of `SmartFRZ` to recorded runs and evaluate it on others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from torch import nn
 from adaptivefreeze.policies.attention import FEATURES, AttentionPredictor, History, with_age
 
 HIDDEN = 8
-DIGITS = 5  # significant ones, kept of each weight: the file stays small, and what is judged is what is stored
+DIGITS = 5  # significant digits of each stored weight; the evaluation uses the rounded weights too
 
 
 @dataclass(frozen=True)
 class Examples:
-    """`rows` (examples, window, features), `finished` (examples,), and the `clock` of each: its tenth of the run."""
+    """Training examples.
+
+    Attributes:
+        rows: histories, (examples, window, features).
+        finished: labels, (examples,).
+        clock: the tenth of the run in which each example lies, (examples,).
+    """
 
     rows: np.ndarray
     finished: np.ndarray
@@ -30,9 +36,10 @@ class Examples:
 
 
 def examples_of(records: Sequence[Record], window: int, alike: float) -> Examples:
-    """Every block but the last, which never freezes, at every moment with a whole history.
+    """Return one example per block and decision point with a complete history.
 
-    Finished is a block whose similarity to its finished self has reached `alike`.
+    The last block is excluded, because it never freezes. A block is labelled finished when its similarity to its
+    state at the end of training has reached `alike`.
     """
     rows, finished, clock = [], [], []
     for record in records:
@@ -49,7 +56,7 @@ def examples_of(records: Sequence[Record], window: int, alike: float) -> Example
 
 
 class Network(nn.Module):
-    """What `AttentionPredictor` computes, for many histories at once, in double precision, with gradients."""
+    """The computation of `AttentionPredictor` for a batch of histories, in double precision, with gradients."""
 
     def __init__(self, mean: np.ndarray, deviation: np.ndarray, width: int = HIDDEN) -> None:
         super().__init__()
@@ -66,7 +73,7 @@ class Network(nn.Module):
         self.offset = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """(examples, moments, features) -> (examples,) logits."""
+        """Map histories (examples, window, features) to logits (examples,)."""
         tokens = torch.tanh((rows - self.mean) / self.deviation @ self.embed + self.bias)
         latest = tokens[:, -1]
         scores = torch.einsum("emd,ed->em", tokens @ self.key, latest @ self.query) / self.bias.numel() ** 0.5
@@ -74,13 +81,13 @@ class Network(nn.Module):
         return torch.cat([found, latest], dim=1) @ self.out + self.offset
 
     def predictor(self, provenance: Mapping[str, Any]) -> AttentionPredictor:
-        """The same network for the package, its weights rounded."""
+        """Return the network as the package's predictor, with rounded weights."""
         arrays = {name: _rounded(value.detach().numpy()) for name, value in self.state_dict().items()}
         return AttentionPredictor(**arrays, provenance=provenance)
 
 
 def fit(examples: Examples, *, steps: int = 200, seed: int = 0) -> Network:
-    """The network that tells finished blocks from others with the least cross-entropy, a little weight decay added."""
+    """Train a network to classify blocks as finished, by cross-entropy with weight decay."""
     torch.manual_seed(seed)
     flat = examples.rows.reshape(-1, len(FEATURES))
     network = Network(flat.mean(axis=0), flat.std(axis=0) + 1e-6)
@@ -94,10 +101,17 @@ def fit(examples: Examples, *, steps: int = 200, seed: int = 0) -> Network:
 
 
 def judge(predictor: AttentionPredictor, held_out: Examples, clock: Mapping[int, bool]) -> dict[str, Any]:
-    """How often the predictor is right on runs that it never saw, beside what is right without looking at weights.
+    """Return the predictor's accuracy on unseen runs, beside two guesses that do not use the weights.
 
-    `base_rate`: always saying what is more frequent. `clock_accuracy`: saying what is more frequent at this tenth of a
-    run, as `clock` has it from other runs. `wrongly_frozen`: share of the unfinished that the predictor calls finished.
+    Args:
+        predictor: the fitted predictor.
+        held_out: examples from unseen runs.
+        clock: for each tenth of a run, whether most blocks of the training runs are finished.
+
+    Returns:
+        `base_rate` is the accuracy of always guessing the more frequent label, `clock_accuracy` the accuracy of
+        guessing by `clock`, and `wrongly_frozen` the share of unfinished examples that the predictor classifies as
+        finished.
     """
     said = np.asarray([predictor.probability(rows[:, :-1]) >= 0.5 for rows in held_out.rows])
     by_clock = np.asarray([clock.get(int(tenth), True) for tenth in held_out.clock])
@@ -112,7 +126,7 @@ def judge(predictor: AttentionPredictor, held_out: Examples, clock: Mapping[int,
 
 
 def clock_of(examples: Examples) -> dict[int, bool]:
-    """Tenth of a run -> whether most blocks are finished then."""
+    """Return, for each tenth of a run, whether most blocks are finished."""
     return {
         int(tenth): bool(examples.finished[examples.clock == tenth].mean() >= 0.5)
         for tenth in np.unique(examples.clock)

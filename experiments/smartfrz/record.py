@@ -1,4 +1,4 @@
-"""Records a full fine-tuning: each block's weight samples at each moment, and how alike it is to the finished one."""
+"""Record weight samples of each block during full fine-tuning, and its similarity to its final state."""
 
 from __future__ import annotations
 
@@ -21,13 +21,19 @@ from adaptivefreeze.signals.samples import WeightSamples
 from adaptivefreeze.trainer.hooks import steps_per_epoch
 
 PROBE_EXAMPLES = 32
-PROBE_TOKENS = 512  # at most, evenly over all that the probe has
+PROBE_TOKENS = 512  # upper limit; taken evenly from the tokens of the probe batch
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run: `samples` (moments, blocks, values) as the signal gives them; `similarity` (moments, blocks), the
-    linear CKA of a block's outputs on the probe batch with those of the same block when training had ended."""
+    """One recorded run.
+
+    Attributes:
+        samples: weight samples as read from the signal, (decision points, blocks, values).
+        similarity: linear CKA between a block's outputs on the probe batch and its outputs at the end of training,
+            (decision points, blocks).
+        about: data set, model, seed and settings of the run.
+    """
 
     samples: np.ndarray
     similarity: np.ndarray
@@ -46,7 +52,7 @@ class Record:
 
 
 def record_run(task: Task, seed: int, settings: StudySettings, moments_an_epoch: float) -> Record:
-    """Fine-tune the task's model with nothing frozen; `settings` say how, `seed` decides head, dropout and order."""
+    """Fine-tune the task's model with nothing frozen and record it; `seed` determines head, dropout and data order."""
     recorder = Recorder(task, moments_an_epoch)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -67,7 +73,7 @@ def record_run(task: Task, seed: int, settings: StudySettings, moments_an_epoch:
 
 
 class Recorder(TrainerCallback):
-    """Looks at the model at the moments at which `SmartFRZ` would be asked."""
+    """Records weight samples and block outputs at the decision points of `SmartFRZ`."""
 
     def __init__(self, task: Task, moments_an_epoch: float) -> None:
         rows = [task.validation[i] for i in range(min(PROBE_EXAMPLES, len(task.validation)))]
@@ -92,7 +98,7 @@ class Recorder(TrainerCallback):
             self.views.append(self.outputs())
 
     def outputs(self) -> list[torch.Tensor]:
-        """Of each block, on the probe's tokens: (tokens, width)."""
+        """Return the outputs of each block on the probe tokens, (tokens, hidden)."""
         device = next(self._model.parameters()).device
         found = block_outputs(
             self._model, self._stack.blocks, {name: value.to(device) for name, value in self._probe.items()}
@@ -101,9 +107,9 @@ class Recorder(TrainerCallback):
 
 
 def linear_cka(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Linear centred kernel alignment of two views of the same examples, (examples, width) each: from 0 to 1.
+    """Return the linear centred kernel alignment, from 0 to 1, of two representations, (examples, width) each.
 
-    It is blind to a rotation and to the scale of either (Kornblith et al. 2019, arXiv 1905.00414).
+    It is invariant to rotation and scaling of either one (Kornblith et al. 2019, arXiv 1905.00414).
     """
     a, b = a.double() - a.double().mean(dim=0), b.double() - b.double().mean(dim=0)
     return float((b.T @ a).norm() ** 2 / ((a.T @ a).norm() * (b.T @ b).norm()))

@@ -1,10 +1,10 @@
-"""Trains the predictor that `SmartFRZ` asks: fine-tunes, records, labels, fits, judges, and writes one JSON file.
+"""Train the predictor of `SmartFRZ`: record fine-tuning runs, label, fit, evaluate, and write one JSON file.
 
     python experiments/smartfrz/train_predictor.py --output adaptivefreeze/policies/data/smartfrz.json
 
-With no option the embedded demo task and its pretrained encoder are used; nothing is downloaded. Each data set is
-fine-tuned on once for each learning rate and seed. The runs of `--held-out-seeds`, and all runs on `--unseen` data
-sets, are only judged by. A run that is already in `--records` is not made again, so that fitting can be repeated.
+By default the embedded demo task and its pretrained encoder are used; nothing is downloaded. Each data set is used
+for one fine-tuning run per learning rate and seed. The runs of `--held-out-seeds` and all runs on `--unseen` data
+sets are used for evaluation only. Runs already stored in `--records` are not repeated.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ def main(words: Sequence[str] | None = None) -> None:
                      "python": platform.python_version()},
     }  # fmt: skip
     stored = network.predictor(provenance).to_json()
-    # A line a weight matrix: small, and a change can still be read.
+    # One line per weight matrix keeps the file small and its diffs readable.
     text = ",\n".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in stored.items())
     write_text(options.output, f"{{{text}}}\n")
     print(json.dumps(provenance, indent=1))
 
 
 def recorded(dataset: str, seed: int, rate: float, options: argparse.Namespace) -> Record:
-    """The record of one run: from `--records`, or made now."""
+    """Return the record of one run, from `--records` if it is stored there."""
     wanted = [dataset, options.model, seed, rate, options.epochs, options.batch_size, options.limit, options.max_length]
     digest = hashlib.sha256(json.dumps([*wanted, options.intervals]).encode()).hexdigest()[:12]
     path = Path(options.records) / f"{Path(dataset).name}-{rate:g}-s{seed}-{digest}.npz"
@@ -92,10 +92,10 @@ def recorded(dataset: str, seed: int, rate: float, options: argparse.Namespace) 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--output", type=Path, required=True, help="the predictor, a JSON file")
-    made.add_argument("--records", type=Path, default=Path("runs/smartfrz"), help="folder that keeps recorded runs")
-    made.add_argument("--dataset", nargs="+", default=["demo"], help="demo, folders or hub names to learn from")
-    made.add_argument("--unseen", nargs="*", default=[], help="data sets to be judged by only")
+    made.add_argument("--output", type=Path, required=True, help="JSON file to write the predictor to")
+    made.add_argument("--records", type=Path, default=Path("runs/smartfrz"), help="folder for recorded runs")
+    made.add_argument("--dataset", nargs="+", default=["demo"], help="data sets to train on: demo, folders, hub names")
+    made.add_argument("--unseen", nargs="*", default=[], help="data sets used for evaluation only")
     made.add_argument("--model", default="demo")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     made.add_argument("--held-out-seeds", type=int, nargs="*", default=[2])
@@ -104,15 +104,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batch-size", type=int, default=16)
     made.add_argument("--limit", type=int, default=240, help="training examples")
     made.add_argument("--max-length", type=int, default=64)
-    made.add_argument("--intervals", type=float, default=10, help="moments an epoch, as SmartFRZ is to have them")
-    made.add_argument("--window", type=int, default=5, help="steps between moments in a history, likewise")
-    made.add_argument("--alike", type=float, default=0.99, help="similarity from which a block counts as finished")
+    made.add_argument("--intervals", type=float, default=10, help="decision points per epoch, as SmartFRZ will use")
+    made.add_argument("--window", type=int, default=5, help="intervals in a history, as SmartFRZ will use")
+    made.add_argument("--alike", type=float, default=0.99, help="similarity from which a block is labelled finished")
     made.add_argument("--fit-seed", type=int, default=0)
     return made
 
 
 def command(options: argparse.Namespace) -> str:
-    """What makes the same predictor again: the options that are not at their defaults, folders by their names."""
+    """Return the command that trains the same predictor: non-default options only, folders by their names."""
     made = parser()
     words = ["python", "experiments/smartfrz/train_predictor.py"]
     for name, value in vars(options).items():
