@@ -2,7 +2,18 @@
 
 from .autofreeze import AutoFreeze
 from .autorgn import AutoRGN
-from .base import AdaptivePolicy, Decision, DecisionPoints, Norms, Policy, Schedule, Signals, StepCosts
+from .base import (
+    AdaptivePolicy,
+    Decision,
+    DecisionPoints,
+    Norms,
+    Policy,
+    Schedule,
+    Signals,
+    StepCosts,
+    Trial,
+    is_full_fine_tuning,
+)
 from .budget import Budget
 from .egeria import Egeria
 from .freezeout import FreezeOut
@@ -51,6 +62,8 @@ __all__ = [
     "SmartFRZ",
     "StepCosts",
     "TopDown",
+    "Trial",
     "ValidationDriven",
+    "is_full_fine_tuning",
     "parse_policy",
 ]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number, intervals
+from .arguments import check_number, intervals
+from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, Trial
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -62,6 +63,10 @@ class AutoFreeze(AdaptivePolicy):
         mask = signals.mask if frozen == first else FreezeMask.first(depth, frozen) | signals.mask
         shown = " ".join(f"{change:.2g}".removeprefix("0") for change in changes)
         return Decision(mask, f"η = [{shown}], threshold {threshold:.2g}")
+
+    @classmethod
+    def suggest(cls, trial: Trial, depth: int) -> Policy:
+        return cls(percentile=trial.suggest_int("autofreeze percentile", 25, 75, step=5))
 
     def state_dict(self) -> dict[str, Any]:
         return {"before": self._before}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
-from .base import AdaptivePolicy, Decision, DecisionPoints, Norms, Signals, check_number, intervals
+from .arguments import check_number, intervals
+from .base import AdaptivePolicy, Decision, DecisionPoints, Norms, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack

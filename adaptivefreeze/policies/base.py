@@ -1,13 +1,12 @@
-"""Policy: what decides which units are frozen. Pure: a stack and signals in, a mask out."""
+"""The interface of a policy: which units of a model are frozen, decided from signals alone."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask
@@ -18,7 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Norms:
-    """L1 norm (sum of absolute values) and L2 norm of all values of a unit taken as one vector."""
+    """Norms of all values of a unit, taken as one vector.
+
+    Args:
+        l1: Sum of absolute values.
+        l2: Euclidean norm.
+    """
 
     l1: float
     l2: float
@@ -26,12 +30,17 @@ class Norms:
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Predicted time of a step / time of a step of full fine-tuning, at each depth: index k for `FreezeMask.first`.
+    """Predicted cost of a training step at each depth, relative to a step of full fine-tuning.
 
-    Index 0: nothing frozen. `run`: the frozen prefix is run. `skipped`: it comes from the cache. `examples_pass` is
-    how many steps go through the training data once, which is how long a cache takes to fill; `filling` is what that
-    adds to each of them, as a share of it. `taken`: time of the run's steps so far, by the clock, in full steps; None
-    where nobody looks at the clock.
+    Index k of `run` and `skipped` belongs to the mask with embeddings and k blocks frozen; index 0 to no frozen unit.
+
+    Args:
+        run: Cost when the frozen prefix is computed.
+        skipped: Cost when the frozen prefix is read from the cache.
+        cached: Whether the run has a prefix cache.
+        examples_pass: Steps in one pass over the training data, which is how long it takes to fill the cache.
+        filling: Overhead of a step that fills the cache, as a fraction of `run`.
+        taken: Measured time of the steps so far, in steps of full fine-tuning; None when steps are not timed.
     """
 
     run: tuple[float, ...]
@@ -44,25 +53,32 @@ class StepCosts:
 
 @dataclass(frozen=True)
 class Signals:
-    """What is known at the moment a policy is asked: after `step` optimizer steps, with `mask` in force.
+    """What a policy knows at a decision point.
 
-    The first six are always there; of the others a policy gets those whose names it gave in `needs`, None else.
-    Each is exactly defined in `adaptivefreeze.signals`; the keys are names of units unless said otherwise. `since the
-    last moment` means since this policy was last asked at one of its steps, or since the start of training.
+    `step` to `learning_rate`, `ahead` and `stack` are always set. Of the others, a policy receives those that it
+    names in `Policy.needs`; the rest are None. `adaptivefreeze.signals` defines each one. Unless noted otherwise, keys
+    are unit names, and an interval runs from this policy's previous decision point, or the start of training, to now.
 
-    - `gradients`: norms of the accumulated signed gradient since the last moment ("gradients"; blocks alone, which
-      costs less, under "block gradients").
-    - `gradient_changes`: a parameter's name -> mean absolute difference between the gradients of the last two steps.
-    - `weights`: norms of the weights. `weight_changes`: norms of their difference since the last moment.
-    - `weight_samples`: a few values of the unit, always the same: how far each has moved since training began, as a
-      share of their root mean square then.
-    - `importance`: −Σ Δw·g over the last step: what the unit's update is worth, in loss, to first order.
-    - `similarities`: a trained block's name -> the rows of the similarity matrix of its outputs on the probe batch.
-    - `metrics`: what the evaluation that has just ended reported; None at a moment that is no evaluation.
-    - `costs`: what each depth costs ("costs": by the shapes alone; "timed costs": by the clock as well).
-
-    `stack`: the units of the model in training. `ahead`: how many steps the learning-rate schedule is ahead of `step`,
-    by the pace of earlier decisions.
+    Args:
+        step: Number of optimizer steps taken.
+        total_steps: Number of optimizer steps of the run.
+        steps_per_epoch: Optimizer steps per epoch.
+        epoch: `step` in epochs.
+        mask: The mask in force.
+        learning_rate: Learning rate of the first parameter group.
+        gradients: Norms of the signed gradient accumulated over the interval; for need "block gradients", of the
+            blocks only, which costs less.
+        gradient_changes: Mean absolute difference between the gradients of the last two steps, by parameter name.
+        weights: Norms of the weights.
+        weight_changes: Norms of the weights' change over the interval.
+        weight_samples: Change since the start of training of a fixed sample of the unit's values, relative to the
+            sample's root mean square at the start.
+        importance: −Σ Δw·g over the last step: the decrease of the loss due to the unit's update, to first order.
+        similarities: Rows of the similarity matrix of a trained block's outputs on the probe batch, by block name.
+        metrics: Metrics of the evaluation that has just ended; None at a decision point between evaluations.
+        costs: Cost of each depth: for need "costs", predicted from shapes; for "timed costs", also from measured times.
+        ahead: Steps by which the learning-rate schedule is ahead of `step`, due to the `pace` of earlier decisions.
+        stack: The units of the model.
     """
 
     step: int
@@ -86,12 +102,16 @@ class Signals:
 
 @dataclass(frozen=True)
 class Decision:
-    """What holds from now on, and why.
+    """What holds from the next step on, and why.
 
-    `learning_rates`: unit -> factor on the learning rate that the scheduler gives, 1 where none is named; None leaves
-    the factors as they are. `stop` ends the training. `pace`: how many steps of the learning-rate schedule each step
-    takes, 1 or more; the training ends where the schedule does; None leaves the pace as it is. An empty `reason` is
-    not worth a line in the timeline: only a change of mask is noted then.
+    Args:
+        mask: The mask. It may equal the mask in force.
+        reason: One line for the timeline. A decision that changes nothing is recorded only when it has a reason.
+        learning_rates: Factor on the scheduled learning rate by unit name, 1 for units without an entry. None keeps
+            the factors in force.
+        stop: End the training.
+        pace: Steps of the learning-rate schedule per optimizer step, 1 or more. The training ends where the schedule
+            ends. None keeps the pace in force.
     """
 
     mask: FreezeMask
@@ -103,37 +123,79 @@ class Decision:
 
 @dataclass(frozen=True)
 class DecisionPoints:
-    """When a policy wants to be asked: after which numbers of optimizer steps, and whether after each evaluation."""
+    """When `AdaptivePolicy.update` is called.
+
+    Args:
+        steps: Numbers of optimizer steps after which it is called.
+        evaluations: Whether it is called after each evaluation.
+    """
 
     steps: Container[int] = frozenset()
     evaluations: bool = False
 
 
-class Policy(ABC):
-    """Decides what is frozen.
+class Trial(Protocol):
+    """The part of `optuna.trial.Trial` that `Policy.suggest` uses."""
 
-    A policy is a dataclass: its fields are its arguments, checked in `__post_init__` with a `RequestError`, and
-    `str(policy)` is the spec that `parse_policy` reads back. `name` is its name in specs.
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Suggest an integer from `low` to `high`."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Suggest a number from `low` to `high`."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Suggest one of `choices`."""
+
+
+class Policy(ABC):
+    """Base class of policies. A direct subclass is static: its initial mask holds for the whole run.
+
+    A policy is a dataclass. Its fields are its arguments; `__post_init__` checks them and raises `RequestError`. A
+    policy never touches a model: it maps a `BlockStack` to a mask.
+
+    A policy works wherever a built-in one does as soon as its class exists. `register_policy` also gives it a spec, so
+    that it can be named on the command line.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class EmbeddingsOnly(Policy):
+        ...     name = "embeddings-only"
+        ...
+        ...     def initial_mask(self, stack):
+        ...         return FreezeMask(stack.depth, embeddings=True)
+        >>> str(EmbeddingsOnly())
+        'embeddings-only'
     """
 
     name: ClassVar[str]
+    """Name in specs. A class that is never registered may leave it out."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # What only AdaptivePolicy brings along; the class itself does not exist yet when it is checked here.
+        # `initial_learning_rates` exists on AdaptivePolicy alone, which cannot be named here: it is not defined yet.
         if hasattr(cls, "update") and not hasattr(cls, "initial_learning_rates"):
-            raise TypeError(f"{cls.__name__} has an `update` that nobody would call: derive it from AdaptivePolicy.")
+            raise TypeError(f"{cls.__name__} has an `update` that is never called: derive it from AdaptivePolicy.")
 
     @abstractmethod
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
-        """The mask from the first step on, as a pure function of the arguments and the model.
+        """Return the mask that holds from the first step on.
+
+        A pure function of the policy's arguments and the model: it changes no state of the policy.
+
+        Args:
+            stack: The units of the model.
 
         Raises:
             RequestError: When the arguments do not fit the model.
         """
 
     def reset(self) -> None:
-        """Forget an earlier run: fields that are not arguments (`init=False`) get their defaults back."""
+        """Clear the state of an earlier run; called before each run.
+
+        Every field that is not an argument (`init=False`) is set to its default.
+        """
         if not dataclasses.is_dataclass(self):
             return
         for field in dataclasses.fields(self):
@@ -146,74 +208,114 @@ class Policy(ABC):
 
     @property
     def reason(self) -> str:
-        """Why the first mask is what it is, for the timeline."""
+        """The reason that the timeline gives for the initial mask."""
         return "static"
 
     @property
+    def is_static(self) -> bool:
+        """Whether the initial mask holds for the whole run."""
+        return True
+
+    @property
     def needs(self) -> frozenset[str]:
-        """Names of the signals to be measured: the fields of `Signals` that `adaptivefreeze.signals` lists."""
+        """Names of the signals to measure; `adaptivefreeze.signals` lists them."""
         return frozenset()
 
     @property
     def keep_optimizer_state(self) -> bool:
-        """Whether a block that is thawed gets the optimizer moments back that it had when it was frozen."""
+        """Whether a block that unfreezes continues with the optimizer state that it had when it was frozen."""
         return False
 
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
-        """When to ask `update`, in a run of `total_steps`. A pure function, called after `start`."""
+        """Return when `AdaptivePolicy.update` is to be called, as a pure function of the arguments.
+
+        Args:
+            total_steps: Number of optimizer steps of the run.
+            steps_per_epoch: Optimizer steps per epoch.
+        """
         return DecisionPoints()
 
     def state_dict(self) -> dict[str, Any]:
-        """What has to outlive a checkpoint, as plain JSON. Nothing, for a mask that never changes."""
+        """Return the state for a checkpoint, as plain JSON. A static policy has none."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave. Raises `ValueError` for a state that is not this policy's."""
+        """Restore the state that `state_dict` returned.
+
+        Raises:
+            ValueError: When the policy has no state, but `state` is not empty.
+        """
         if state:
-            raise ValueError(f"{self} keeps no state, but {sorted(state)} was given")
+            raise ValueError(f"{self} has no state, but was given {sorted(state)}")
+
+    @classmethod
+    def suggest(cls, trial: Trial, depth: int) -> Policy | None:
+        """Sample a policy of this class for a hyperparameter search.
+
+        Args:
+            trial: An Optuna trial, or an object with the same `suggest_int`, `suggest_float` and
+                `suggest_categorical`. A parameter's name begins with the policy's name, unless policies share it.
+            depth: Number of blocks of the model.
+
+        Returns:
+            The sampled policy, or None when this class takes no part in sampled searches.
+        """
+        return None
 
     def __str__(self) -> str:
-        """The spec in full: the first argument by position, the others by name where they differ from the default."""
+        """Return the spec: a required first argument by position, other arguments by name where not the default."""
         words = []
-        for index, field in enumerate(f for f in dataclasses.fields(self) if f.init):  # type: ignore[arg-type]
+        for index, field in enumerate(f for f in arguments_of(type(self))):
             value = getattr(self, field.name)
             if index == 0 and field.default is dataclasses.MISSING:
                 words.append(_word(value))
             elif value != field.default:
                 words.append(f"{field.name}={_word(value)}")
-        return f"{self.name}:{','.join(words)}" if words else self.name
+        name = getattr(self, "name", type(self).__name__)
+        return f"{name}:{','.join(words)}" if words else name
 
 
 class AdaptivePolicy(Policy):
-    """A policy that is asked while the training runs.
+    """Base class of policies that change the mask during training.
 
-    It takes the mask that holds from the signals and never remembers it, so that it composes with wrappers. What it
-    does keep, as fields with `init=False`, is cleared by `reset` and goes through `state_dict`.
+    The mask in force is in the signals; a policy does not store it, so that wrappers compose. State that it does need
+    is stored in fields with `init=False`, which `reset` clears, and passes through `state_dict` and `load_state_dict`.
     """
 
     @abstractmethod
     def update(self, signals: Signals) -> Decision | None:
-        """What to do now; None for nothing. Called at the moments asked for, in order."""
+        """Decide what holds from now on. Called at the decision points, in order.
+
+        Args:
+            signals: What is known at this decision point.
+
+        Returns:
+            The decision, or None to change nothing.
+        """
 
     def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
-        """Unit -> factor on its learning rate in the first step, before the policy is asked; 1 where none is named."""
+        """Return the factors on the learning rate before the first decision, by unit name; 1 for other units."""
         return {}
 
     @property
     def reason(self) -> str:
         return "start"
 
+    @property
+    def is_static(self) -> bool:
+        return False
+
 
 class Schedule(AdaptivePolicy):
-    """A policy whose mask is a pure function of the step: it keeps no state."""
+    """Base class of adaptive policies whose mask is a pure function of the step. They have no state."""
 
     @abstractmethod
     def at(self, step: int, depth: int, total_steps: int, steps_per_epoch: float) -> FreezeMask:
-        """The mask from step number `step` on, 0 at the start, in a model of `depth` blocks."""
+        """Return the mask from step `step` on, 0 being the first step, for a model of `depth` blocks."""
 
     @abstractmethod
     def why(self, signals: Signals) -> str:
-        """The reason for a change at this moment."""
+        """Return the reason for a change at this decision point."""
 
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         return DecisionPoints(range(1, total_steps))
@@ -223,48 +325,39 @@ class Schedule(AdaptivePolicy):
         return None if mask == signals.mask else Decision(mask, self.why(signals))
 
 
-def intervals(per_epoch: float, total_steps: int, steps_per_epoch: float) -> list[int]:
-    """The ends of equal intervals, `per_epoch` an epoch, in steps, up to `total_steps` (not included)."""
-    count = max(1, round(per_epoch * total_steps / steps_per_epoch))
-    ends = {math.floor(i * total_steps / count + 0.5) for i in range(1, count)}
-    return sorted(end for end in ends if 0 < end < total_steps)
+def is_full_fine_tuning(policy: Policy, model: BlockStack | int) -> bool:
+    """Return whether `policy` freezes nothing during the whole run.
+
+    This is a property of the initial mask, not of the name: `nothing`, `bottom-up:0`, `bottom-up:0.0` and `top-down:0`
+    are all full fine-tuning. An adaptive policy is not, even when it ends up freezing nothing.
+
+    Args:
+        policy: The policy.
+        model: The units of the model, or only its number of blocks. With the number of blocks, a policy that selects
+            parameters by name is taken to freeze some.
+    """
+    if not policy.is_static:
+        return False
+    try:
+        mask = policy.initial_mask(_without_parameters(model) if isinstance(model, int) else model)
+    except RequestError:  # the policy does not fit the model, or selects parameters by name
+        return False
+    return mask == FreezeMask(mask.depth)
 
 
-def check_number(
-    policy: str,
-    name: str,
-    value: object,
-    low: float,
-    high: float = math.inf,
-    *,
-    whole: bool = False,
-    open_low: bool = False,
-) -> None:
-    """Raises `RequestError` unless `value` is a number from `low` to `high` (`open_low`: above `low`)."""
-    wrong = isinstance(value, bool) or not isinstance(value, int if whole else (int, float))
-    if wrong or not (low < value if open_low else low <= value) or not value <= high:  # type: ignore[operator]
-        kind = "a whole number" if whole else "a number"
-        begin = f"above {low}" if open_low else f"of {low} or more" if high == math.inf else f"from {low}"
-        end = "" if high == math.inf else f" up to {high}" if open_low else f" to {high}"
-        raise RequestError(f"{policy}: {name} must be {kind} {begin}{end}, not {value!r}.")
+def arguments_of(cls: type[Policy]) -> list[dataclasses.Field[Any]]:
+    """Return the dataclass fields that are arguments of `cls`."""
+    described: Any = cls
+    return [field for field in dataclasses.fields(described) if field.init] if dataclasses.is_dataclass(cls) else []
+
+
+def _without_parameters(depth: int) -> BlockStack:
+    from ..model.blocks import BlockStack, Unit
+    from ..model.mask import EMBEDDINGS, HEAD, block_name
+
+    names = (EMBEDDINGS, *(block_name(i) for i in range(depth)), HEAD)
+    return BlockStack("", "", tuple(Unit(name, (), ()) for name in names), hidden_size=0)
 
 
 def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def depth_of(policy: str, k: float, blocks: int) -> int:
-    """`k` blocks, or the fraction `k` of `blocks`, rounded half up. Raises `RequestError` outside 0 … `blocks`."""
-    if isinstance(k, float):
-        return math.floor(k * blocks + 0.5)
-    if k > blocks:
-        raise RequestError(f"{policy}: depth {k} is out of range, this model has {blocks} blocks; give 0 to {blocks}.")
-    return k
-
-
-def check_depth(policy: str, k: object) -> None:
-    """Raises `RequestError` unless `k` is a number of blocks or a fraction from 0.0 to 1.0."""
-    if isinstance(k, bool) or not isinstance(k, (int, float)) or k < 0 or (isinstance(k, float) and k > 1):
-        raise RequestError(
-            f"{policy}: depth must be a whole number of blocks (0 or more) or a fraction from 0.0 to 1.0, not {k!r}."
-        )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, StepCosts, check_number
+from .arguments import check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, StepCosts
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack

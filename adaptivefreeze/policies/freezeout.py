@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import EMBEDDINGS, FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number
+from .arguments import check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number
+from .arguments import check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack, Unit

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
-from .base import DecisionPoints, Schedule, Signals, check_number, intervals
+from .arguments import check_number, intervals
+from .base import DecisionPoints, Schedule, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack

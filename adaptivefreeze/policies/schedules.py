@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
-from .base import Schedule, Signals, check_number
+from .arguments import check_number
+from .base import Policy, Schedule, Signals, Trial
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -51,6 +52,11 @@ class LinearSchedule(PrefixSchedule):
         share = 0.0 if self.start_at >= 1 else max(0.0, (done - self.start_at) / (1 - self.start_at))
         return min(depth, math.floor(share * self.level * depth + 1e-9))
 
+    @classmethod
+    def suggest(cls, trial: Trial, depth: int) -> Policy:
+        start_at = round(trial.suggest_float("linear start_at", 0.0, 0.5, step=0.1), 1)
+        return cls(start_at=start_at, level=round(trial.suggest_float("linear level", 0.2, 1.0, step=0.2), 1))
+
 
 @dataclass(frozen=True)
 class GeometricSchedule(PrefixSchedule):
@@ -92,3 +98,7 @@ class GradualUnfreezing(PrefixSchedule):
 
     def blocks(self, done: float, epoch: float, depth: int) -> int:
         return max(0, depth - self.step * math.floor(epoch / self.every + 1e-9))
+
+    @classmethod
+    def suggest(cls, trial: Trial, depth: int) -> Policy:
+        return cls(every=round(trial.suggest_float("gradual-unfreezing every", 0.2, 1.0, step=0.2), 1))

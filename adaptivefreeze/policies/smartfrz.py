@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask, block_name
+from .arguments import check_number, intervals
 from .attention import AttentionPredictor, History, read_predictor
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number, intervals
+from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack

@@ -1,4 +1,4 @@
-"""Static policies: one mask, from the first step to the last."""
+"""Static policies: one mask for the whole run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask
-from .base import Policy, check_depth, depth_of
+from .arguments import check_depth, depth_of
+from .base import Policy, Trial
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -26,13 +27,24 @@ class Nothing(Policy):
 
 @dataclass(frozen=True)
 class BottomUp(Policy):
-    """Freezes the embeddings and the first `k` blocks; `k` may be a fraction of the depth, rounded half up.
+    """Freezes the embeddings and the first `k` blocks.
 
-    `BottomUp(0)` freezes nothing: without a frozen block the embeddings stay trainable too. With
-    `embeddings=False` they stay trainable in any case, and then nothing can be skipped.
+    The frozen prefix needs no backward pass, and no forward pass either for examples that the prefix cache holds.
+    `BottomUp(0)` freezes nothing: the embeddings freeze only together with a block.
 
-    >>> str(BottomUp(6)), str(BottomUp(0.5, embeddings=False))
-    ('bottom-up:6', 'bottom-up:0.5,embeddings=false')
+    Reference: Lee et al. 2019, "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning"
+    (arXiv 1911.03090).
+
+    Args:
+        k: Number of blocks (int), or a fraction of the depth (float), rounded half up.
+        embeddings: Freeze the embeddings too. When False, nothing can be cached.
+
+    Raises:
+        RequestError: When `k` is negative or a fraction above 1.
+
+    Example:
+        >>> str(BottomUp(6)), str(BottomUp(0.5, embeddings=False))
+        ('bottom-up:6', 'bottom-up:0.5,embeddings=false')
     """
 
     name: ClassVar[str] = "bottom-up"
@@ -46,13 +58,26 @@ class BottomUp(Policy):
         k = depth_of(self.name, self.k, stack.depth)
         return FreezeMask(stack.depth, embeddings=self.embeddings and k > 0, blocks=range(k))
 
+    @classmethod
+    def suggest(cls, trial: Trial, depth: int) -> Policy:
+        k = trial.suggest_int("depth", 0, depth)
+        embeddings = trial.suggest_categorical("embeddings", (True, False))
+        return cls(k, embeddings=embeddings) if k else cls(0)
+
 
 @dataclass(frozen=True)
 class TopDown(Policy):
-    """Freezes the last `k` blocks, never the head; with `embeddings=True` and `k` > 0 the embeddings too.
+    """Freezes the last `k` blocks, never the head.
 
-    The gradient still has to pass through frozen blocks to what trains below them, so this saves weight
-    gradients and optimizer work alone.
+    The gradient still passes through the frozen blocks to the trainable ones below, so only weight gradients and
+    optimizer work are saved.
+
+    Args:
+        k: Number of blocks (int), or a fraction of the depth (float), rounded half up.
+        embeddings: Freeze the embeddings too, unless `k` is 0.
+
+    Raises:
+        RequestError: When `k` is negative or a fraction above 1.
     """
 
     name: ClassVar[str] = "top-down"
@@ -66,10 +91,26 @@ class TopDown(Policy):
         k = depth_of(self.name, self.k, stack.depth)
         return FreezeMask(stack.depth, embeddings=self.embeddings and k > 0, blocks=range(stack.depth - k, stack.depth))
 
+    @classmethod
+    def suggest(cls, trial: Trial, depth: int) -> Policy:
+        k = trial.suggest_int("depth", 0, depth)
+        embeddings = trial.suggest_categorical("embeddings", (True, False))
+        # Depth 0 is full fine-tuning from either side: one spelling, so that it is trained once.
+        return cls(k, embeddings=embeddings) if k else BottomUp(0)
+
 
 @dataclass(frozen=True)
 class Interleaved(Policy):
-    """Freezes every `every`-th block, from block `first` on: `Interleaved(2)` freezes blocks 0, 2, 4, …"""
+    """Freezes every `every`-th block: `Interleaved(2)` freezes blocks 0, 2, 4, …
+
+    Args:
+        every: Distance between frozen blocks, 1 or more.
+        first: Index of the first frozen block.
+        embeddings: Freeze the embeddings too.
+
+    Raises:
+        RequestError: When `every` or `first` is out of range, or the model has no block `first`.
+    """
 
     name: ClassVar[str] = "interleaved"
     every: int
@@ -93,7 +134,7 @@ class Interleaved(Policy):
 
 @dataclass(frozen=True)
 class HeadOnly(Policy):
-    """Trains the head alone: embeddings and all blocks are frozen."""
+    """Freezes the embeddings and all blocks, so that only the head trains."""
 
     name: ClassVar[str] = "head-only"
 
@@ -103,10 +144,16 @@ class HeadOnly(Policy):
 
 @dataclass(frozen=True)
 class Modules(Policy):
-    r"""Freezes the parameters in whose name the regular expression `pattern` is found.
+    r"""Freezes the parameters whose name matches a regular expression.
 
-    `Modules("attention")` freezes the attention of every block, `Modules(r"layer\.[0-3]\.")` four blocks. A unit all
-    of whose parameters match is frozen whole.
+    `Modules("attention")` freezes the attention of every block, `Modules(r"layer\.[0-3]\.")` the first four blocks. A
+    unit all of whose parameters match is frozen as a whole.
+
+    Args:
+        pattern: Regular expression, searched in the parameter's name in the model.
+
+    Raises:
+        RequestError: When `pattern` is no regular expression, or matches no parameter of the model.
     """
 
     name: ClassVar[str] = "modules"
@@ -119,10 +166,10 @@ class Modules(Policy):
             raise RequestError(f"modules: {self.pattern!r} is not a regular expression ({error}).") from error
 
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
-        found = re.compile(self.pattern).search
-        matched = {u.name: [p for p in u.parameters if found(p.name)] for u in stack.units}
+        search = re.compile(self.pattern).search
+        matched = {u.name: [p for p in u.parameters if search(p.name)] for u in stack.units}
         if not any(matched.values()):
-            example = next(p.name for u in stack.blocks for p in u.parameters)
+            example = next((p.name for u in stack.blocks for p in u.parameters), "")
             raise RequestError(
                 f"modules: no parameter's name matches {self.pattern!r}; they look like {example!r} "
                 "(`adaptivefreeze inspect` lists the units)."
@@ -133,5 +180,5 @@ class Modules(Policy):
             embeddings=EMBEDDINGS in whole,
             blocks=(i for i, u in enumerate(stack.blocks) if u.name in whole),
             head=HEAD in whole,
-            parts=((name, self.pattern) for name, found_in in matched.items() if found_in and name not in whole),
+            parts=((name, self.pattern) for name, found in matched.items() if found and name not in whole),
         )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, check_number
+from .arguments import check_number
+from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, Trial
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -123,6 +124,10 @@ class ValidationDriven(AdaptivePolicy):
                 return float(metrics[key])
         numbers = sorted(key for key, value in metrics.items() if isinstance(value, (int, float)))
         raise RequestError(f"validation: no evaluation reports {self.metric!r}; there are {', '.join(numbers)}.")
+
+    @classmethod
+    def suggest(cls, trial: Trial, depth: int) -> Policy:
+        return cls(patience=trial.suggest_int("validation patience", 0, 2))
 
     def state_dict(self) -> dict[str, Any]:
         return {

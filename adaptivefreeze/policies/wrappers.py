@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
-from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, check_depth, check_number, depth_of
+from .arguments import check_depth, check_number, depth_of
+from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -32,6 +33,10 @@ class Wrapper(AdaptivePolicy):
     @property
     def reason(self) -> str:
         return self.policy.reason
+
+    @property
+    def is_static(self) -> bool:
+        return self.policy.is_static
 
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         return self.policy.decision_points(total_steps, steps_per_epoch)
@@ -157,6 +162,10 @@ class After(Wrapper):
 
     def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
         return {} if self.value > 0 else super().initial_learning_rates(stack)
+
+    @property
+    def is_static(self) -> bool:
+        return self.value == 0 and self.policy.is_static
 
     @property
     def reason(self) -> str:

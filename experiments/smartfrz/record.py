@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from adaptivefreeze import find_blocks
 from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.data import Task
-from adaptivefreeze.policies.base import intervals
+from adaptivefreeze.policies.arguments import intervals
 from adaptivefreeze.signals.activations import block_outputs
 from adaptivefreeze.signals.samples import WeightSamples
 from adaptivefreeze.trainer.hooks import steps_per_epoch

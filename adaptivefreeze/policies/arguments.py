@@ -1,0 +1,89 @@
+"""Checks of policy arguments, and the conversions that several policies share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..errors import RequestError
+
+
+def check_number(
+    policy: str,
+    name: str,
+    value: object,
+    low: float,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+    open_low: bool = False,
+) -> None:
+    """Check that an argument is a number in a range.
+
+    Args:
+        policy: Name of the policy, for the message.
+        name: Name of the argument, for the message.
+        value: The argument.
+        low: Smallest value; with `open_low`, the value must be larger.
+        high: Largest value.
+        whole: Require an integer.
+        open_low: Exclude `low` itself.
+
+    Raises:
+        RequestError: When `value` is not such a number.
+    """
+    wrong = isinstance(value, bool) or not isinstance(value, int if whole else (int, float))
+    if wrong or not (low < value if open_low else low <= value) or not value <= high:  # type: ignore[operator]
+        kind = "a whole number" if whole else "a number"
+        begin = f"above {low}" if open_low else f"of {low} or more" if high == math.inf else f"from {low}"
+        end = "" if high == math.inf else f" up to {high}" if open_low else f" to {high}"
+        raise RequestError(f"{policy}: {name} must be {kind} {begin}{end}, not {value!r}.")
+
+
+def check_choice(policy: str, name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise `RequestError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise RequestError(f"{policy}: {name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}.")
+
+
+def check_flag(policy: str, name: str, value: object) -> None:
+    """Raise `RequestError` unless `value` is a bool."""
+    if not isinstance(value, bool):
+        raise RequestError(f"{policy}: {name} must be true or false, not {value!r}.")
+
+
+def check_depth(policy: str, k: object) -> None:
+    """Raise `RequestError` unless `k` is a number of blocks or a fraction from 0.0 to 1.0."""
+    if isinstance(k, bool) or not isinstance(k, (int, float)) or k < 0 or (isinstance(k, float) and k > 1):
+        raise RequestError(
+            f"{policy}: depth must be a whole number of blocks (0 or more) or a fraction from 0.0 to 1.0, not {k!r}."
+        )
+
+
+def depth_of(policy: str, k: float, blocks: int) -> int:
+    """Return `k` as a number of blocks.
+
+    Args:
+        policy: Name of the policy, for the message.
+        k: A number of blocks (int), or a fraction of the depth (float), rounded half up.
+        blocks: Number of blocks of the model.
+
+    Raises:
+        RequestError: When `k` is larger than `blocks`.
+    """
+    if isinstance(k, float):
+        return math.floor(k * blocks + 0.5)
+    if k > blocks:
+        raise RequestError(f"{policy}: depth {k} is out of range, this model has {blocks} blocks; give 0 to {blocks}.")
+    return k
+
+
+def intervals(per_epoch: float, total_steps: int, steps_per_epoch: float) -> list[int]:
+    """Return the last step of each of the equal intervals of a run, but for the last interval.
+
+    >>> intervals(2, total_steps=100, steps_per_epoch=50)
+    [25, 50, 75]
+    """
+    count = max(1, round(per_epoch * total_steps / steps_per_epoch))
+    ends = {math.floor(i * total_steps / count + 0.5) for i in range(1, count)}
+    return sorted(end for end in ends if 0 < end < total_steps)
