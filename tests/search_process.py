@@ -1,6 +1,6 @@
 """One process of a search on the tiny task: python search_process.py '{"tiny": ..., "output": ..., ...}'.
 
-It writes a line a run into `log` as the run begins, and hangs for good in the middle of the run numbered `hang`.
+It writes one line to `log` when a run begins, and blocks in the middle of run number `hang` until it is killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SETTINGS = StudySettings(epochs=1, batch_size=8, learning_rate=1e-2, device="cpu
 
 
 class Log(ProgressListener):
-    """Writes down what is begun, and hangs where it is told to."""
+    """Logs each run that begins, and blocks in run number `hang`."""
 
     def __init__(self, log: Path, hang: int | None = None) -> None:
         self.log, self.hang, self.begun = log, hang, 0

@@ -194,7 +194,7 @@ def test_a_changed_prefix_weight_never_meets_an_old_row(tmp_path, caplog):
                     self.write(model.bert.encoder.layer[0].output.dense.weight)
 
     def behind(weight):
-        weight.data.mul_(1.5)  # no version counter tells of this one
+        weight.data.mul_(1.5)  # this write changes no version counter
 
     for write in (lambda weight: weight.mul_(1.5), behind):
         plain, _ = train(tmp_path, False, callbacks=[Meddles(write)])

@@ -19,7 +19,7 @@ def settings(settings):
 
 
 class Recorder(ProgressListener):
-    """Notes what it hears, and presses Ctrl-C at a step of the run numbered `interrupt_at`."""
+    """Records the events and raises KeyboardInterrupt at a step of run number `interrupt_at`."""
 
     def __init__(self, interrupt_at=None):
         self.began, self.ended, self.stored, self.remaining, self.warm_ups = [], [], None, [], 0

@@ -1,4 +1,4 @@
-"""The embedded corpus: the same everywhere, no name seen twice, and forms whose class only the sentence tells."""
+"""The embedded corpus: reproducible, no name in two splits, and forms whose class depends on the sentence."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def test_sizes_and_labels(corpus):
     for split in SPLITS:
         assert getattr(corpus, split).labels() == set(corpus.labels)
     longest = max(len(words) for split in SPLITS for words in getattr(corpus, split).words)
-    assert 2 * longest < DEMO.max_length  # room for words of two pieces throughout
+    assert 2 * longest < DEMO.max_length  # fits even if every word has two subwords
 
 
 def test_no_name_of_one_split_is_in_another(corpus):

@@ -1,4 +1,4 @@
-"""Words to pieces: labels on first pieces, what is cut is counted, words that cannot be read are counted."""
+"""Words to subwords: labels on first subwords; truncated and unknown words are counted."""
 
 import string
 

@@ -124,7 +124,7 @@ def test_the_fingerprint_tells_what_is_trained_on(towns, tiny_model):
         fingerprint(limit=1),
     }
     text = (towns / "test.txt").read_text()
-    (towns / "test.txt").write_text(text.replace("film O", "Film O"))  # the same pieces, yet another text
+    (towns / "test.txt").write_text(text.replace("film O", "Film O"))  # the same subwords, but a different text
     seen.add(fingerprint())
     (towns / "test.txt").write_text(text.replace("lives O", "lives B-LOC"))
     seen.add(fingerprint())

@@ -8,7 +8,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-# Words that are one piece; any other word of ASCII letters and digits is spelt letter by letter.
+# Words that are one subword; any other word of ASCII letters and digits is split into its characters.
 WHOLE = ("anna", "bob", "lives", "in", "rome", "works", "for", "acme", "good", "bad", "film", "the", "a", "was")
 
 CONLL = {

@@ -1,4 +1,4 @@
-"""Freezer: what is frozen does not move, what trains moves as by hand, and all is given back."""
+"""Freezer: frozen parameters do not change, trainable ones change as with flags set by hand, and all is restored."""
 
 import logging
 

@@ -56,7 +56,7 @@ def signals_at(
 def simulate(
     policy: Policy, stack, *, total: int, epoch: float, seed: int, evaluate: int = 7, cut: int | None = None
 ) -> Iterator[tuple[int, FreezeMask, Decision]]:
-    """What `policy` decides: (step, mask before, decision). At step `cut` it goes through JSON into a new policy."""
+    """Yield (step, mask before, decision) of each decision; at step `cut` the state moves to a new policy as JSON."""
     policy.reset()
     mask = policy.initial_mask(stack)
     moments, pace = policy.decision_points(total, epoch), Pace()

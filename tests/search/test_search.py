@@ -14,7 +14,7 @@ from adaptivefreeze.search import DepthSearch, SearchOptions, search
 
 
 class Recorder(ProgressListener):
-    """Notes what it hears, and presses Ctrl-C at the second step of the run numbered `interrupt_at`."""
+    """Records the events and raises KeyboardInterrupt at the second step of run number `interrupt_at`."""
 
     def __init__(self, interrupt_at=None):
         self.began, self._interrupt_at = [], interrupt_at

@@ -31,7 +31,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def postgresql():
-    """The URL of a server of our own; it refuses to run as root, so root starts it as nobody."""
+    """Start a PostgreSQL server and return its URL; root starts it as the user `nobody`, because it refuses root."""
     if not shutil.which("initdb") or not shutil.which("pg_ctl"):
         pytest.skip("no PostgreSQL server is installed (initdb, pg_ctl)")
     pytest.importorskip("psycopg", reason="no driver for PostgreSQL is installed (psycopg)")

@@ -16,7 +16,7 @@ from adaptivefreeze.signals.timer import ENOUGH, StepTimer
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is told otherwise."""
+    """A clock that advances only when the test sets it."""
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr(timer, "time", clock)
     return clock
@@ -91,7 +91,7 @@ def test_what_is_not_a_full_step_does_not_count(clock, model):
 
 
 def test_a_full_step_is_one_of_mean_length(clock, model):
-    """The longest batches come first and are timed; what they tell is scaled to what all steps had."""
+    """The longest batches come first and are timed; their times are scaled to the mean length of all steps."""
     timer = StepTimer(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
         step(timer, clock, 1, tokens=200)
@@ -117,7 +117,7 @@ def test_it_goes_on_from_a_checkpoint(clock, model):
 
 
 class Look(TrainerCallback):
-    """What the policy is told, kept."""
+    """Records the costs that the policy receives."""
 
     def __init__(self, freezing):
         self.freezing, self.costs, self.seconds = freezing, [], []

@@ -98,7 +98,7 @@ def test_killed_and_resumed_it_goes_on_at_its_pace(tmp_path):
     policy = Hurry(1.3)
     resumed = make_trainer(tiny_bert(1), tmp_path / "cut", [FreezeCallback(policy)], **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-9"))
-    assert policy.ahead[0] == pytest.approx(1.2)  # at step 10, of which four were hurried
+    assert policy.ahead[0] == pytest.approx(1.2)  # at step 10, four of them accelerated
     assert whole.state.global_step == resumed.state.global_step == 20
     assert losses(whole)[9:] == losses(resumed)[9:]
     assert not moved(weights(whole.model), weights(resumed.model))
