@@ -87,7 +87,9 @@ def main() -> None:
     trainer.train()
     stats = freezing.cache.stats
     print(f"frozen: {freezing.mask}")
-    print(f"cache: {stats.hit_rate:.0%} of the examples found, about {stats.seconds_saved:.0f} s of forward passes saved")
+    print(
+        f"cache: {stats.hit_rate:.0%} of the examples found, about {stats.seconds_saved:.0f} s of forward passes saved"
+    )
     print(f"test entity F1: {trainer.evaluate(data['test'])['eval_entity_f1']:.4f}")
 
 
