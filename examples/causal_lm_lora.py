@@ -44,7 +44,6 @@ def main() -> None:
         tokenizer = AutoTokenizer.from_pretrained(options.model)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         model = AutoModelForCausalLM.from_pretrained(options.model)
-    model.config.use_cache = False  # the key-value cache serves generation, not training
     data = data.map(
         lambda batch: tokenizer(batch["text"], truncation=True, max_length=128),
         batched=True,
