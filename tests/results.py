@@ -1,11 +1,13 @@
-"""Made-up results: what the tests of studies and of the report share."""
+"""Made-up results, for the tests of comparisons and of reports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from adaptivefreeze.comparison.folder import StudyFolder
 from adaptivefreeze.comparison.result import (
     FailedRun,
     Metrics,
@@ -14,9 +16,14 @@ from adaptivefreeze.comparison.result import (
     TaskRecord,
     ValidationPoint,
 )
+from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.search import DepthSearch, Outcome
+from adaptivefreeze.search.statistics import certainty
 
 TASK = TaskRecord("ner", "towns", "f00d", 1200, ("O", "B-LOC", "I-LOC"), coverage={"words": 9000})
 MODEL = ModelRecord("tiny", blocks=4, parameters=1_000_000, fingerprint="beef")
+
+SEARCH_SCORES = {0: (0.90, 0.91), 2: (0.905, 0.908), 4: (0.70, 0.72)}
 
 
 def made(
@@ -62,3 +69,49 @@ def made(
 def failed(scenario: str = "bottom-up:2", seed: int = 0, error: str = "Out of memory: try less.") -> FailedRun:
     """A run of `scenario` that failed."""
     return FailedRun(scenario, seed, False, TASK, MODEL, error, {"device": "cpu"}, {"epochs": 2, "batch_size": 16})
+
+
+def folder_of(path: Path, *runs: RunResult | FailedRun) -> Path:
+    """Store `runs` in a study folder at `path`."""
+    folder = StudyFolder(path)
+    folder.claim(TASK, MODEL, StudySettings())
+    for run in runs:
+        folder.store(run)
+    return path
+
+
+def searched(**changes: Any) -> DepthSearch:
+    """The result of a search for a depth with two seeds."""
+    sure = certainty(SEARCH_SCORES, 2)
+    outcomes = [
+        Outcome(
+            f"bottom-up:{depth}",
+            "depth",
+            depth=depth,
+            scores=scores,
+            certainty=sure[depth],
+            seconds=100.0 - 20 * depth,
+            speedup=100 / (100 - 20 * depth),
+            memory=2.0**20 * (50 - depth),
+            test={"macro_f1": 0.8875} if depth < 4 else {},
+        )
+        for depth, scores in SEARCH_SCORES.items()
+    ]
+    beside = Outcome(
+        "top-down:2,embeddings=true", "baseline", scores=(0.6, 0.62), certainty=certainty({0: (0.6, 0.62)}, 2)[0]
+    )
+    lost = Outcome("bottom-up:3", "depth", depth=3, error="Out of memory: <b>try less</b>.")
+    found = DepthSearch(
+        title="data set towns & more",
+        metric="macro_f1",
+        units=("seed 0", "seed 1"),
+        tolerance=0.005,
+        outcomes=(*outcomes, lost),
+        baselines=(replace(beside, seconds=80.0, speedup=1.25),),
+        best=outcomes[1],
+        fast=outcomes[1],
+        words=("The best k is 2.",),
+        study="towns",
+        storage="sqlite:///x/study.db",
+    )
+    return replace(found, **changes)

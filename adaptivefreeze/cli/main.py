@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,6 +31,9 @@ from .options import (
     TextColumn,
 )
 from .quiet import quieten_libraries
+
+if TYPE_CHECKING:
+    from ..report.progress import ProgressBar
 
 app = typer.Typer(
     name="adaptivefreeze",
@@ -77,10 +80,10 @@ def compare(
 ) -> None:
     """Compare scenarios on one task: a table, plots, a page. Without any option: the embedded demo."""
     from ..comparison import compare as run_all
+    from ..report.load import load_runs
     from ..report.progress import ProgressBar
     from ..report.publish import publish
-    from ..report.stored import load
-    from ..report.terminal import show_study
+    from ..report.terminal import show_report
     from .request import Request
 
     quieten_libraries()
@@ -95,8 +98,8 @@ def compare(
             force=force,
             progress=progress,
         )
-    summary = load([comparison.folder])
-    show_study(summary, publish(summary, comparison.folder))
+    summary = load_runs([comparison.folder])
+    show_report(summary, publish(summary, comparison.folder))
     raise typer.Exit(1 if comparison.failures else 0)
 
 
@@ -196,9 +199,10 @@ def search(
     config: Config = None,
 ) -> None:
     """Find k*, the depth to freeze with the best validation score, by an Optuna study. Without any option: the demo."""
-    from ..report.progress import ProgressBar, ProgressLines
-    from ..report.search import publish_search
-    from ..report.terminal import show_search
+    from ..report.load import summarize_search
+    from ..report.progress import ProgressBar
+    from ..report.publish import publish
+    from ..report.terminal import show_report
     from ..search import SearchOptions
     from ..search import search as find
     from .request import Request
@@ -214,10 +218,19 @@ def search(
             output=request.folder,
             progress=progress,
             load=request.load_task,
-            worker_progress=partial(ProgressLines, score=options.metric),
+            worker_progress=partial(_worker_progress, options.metric),
         )
-    show_search(found, publish_search(found, request.folder))
+    summary = summarize_search(found)
+    show_report(summary, publish(summary, request.folder))
     raise typer.Exit(1 if found.failures else 0)
+
+
+def _worker_progress(metric: str) -> ProgressBar:
+    """Progress output of a further worker process, in which the libraries must be silenced again."""
+    from ..report.progress import ProgressBar
+
+    quieten_libraries()
+    return ProgressBar(score=metric, bar=False)
 
 
 @app.command(cls=Command)
@@ -258,10 +271,11 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if there is one.")] = None,
 ) -> None:
     """Make tables, plots and pages again from stored runs and searches, training nothing."""
-    from ..report.again import publish_again
-    from ..report.terminal import show_again
+    from ..report.publish import publish_folders
+    from ..report.terminal import show_report
 
-    show_again(publish_again(folders, output))
+    for summary, written in publish_folders(folders, output):
+        show_report(summary, written)
 
 
 def main() -> None:

@@ -1,208 +1,279 @@
-"""Summary: the runs of a study as rows, a scenario each, with what a reader compares."""
+"""The content of a report: one row per scenario of a comparison or per candidate of a search."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean, stdev
 
-from ..comparison.result import FailedRun, ModelRecord, RunResult, TaskRecord
+from ..comparison.result import FailedRun, RunResult
 from ..comparison.scenarios import UNFROZEN
 from ..policies import POLICIES
 
 TOLERANCE = 0.002
-"""How far below full fine-tuning's final validation score counts as the same quality: 0.2 points."""
+"""A validation score counts as the quality of full fine-tuning from this far below its final score: 0.2 points."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over seeds and, from two seeds on, the sample standard deviation."""
+    """Mean over seeds and, for two or more seeds, the sample standard deviation."""
 
     mean: float
     sd: float | None = None
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """None when there are no values, or one of them is missing."""
-        known = list(values)
-        if not known or any(value is None for value in known):
+        """Return the spread of `values`, or None if there are none or one of them is None."""
+        values = list(values)
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
             return None
-        numbers = [value for value in known if value is not None]
-        return cls(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None)
-
-    def scaled(self, factor: float) -> Spread:
-        """Both times `factor`."""
-        return Spread(self.mean * factor, None if self.sd is None else self.sd * factor)
+        return cls(fmean(known), stdev(known) if len(known) > 1 else None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One scenario. Times in seconds, memory in bytes, scores from 0 to 1; None where nothing can be said.
+    """One scenario of a comparison, or one candidate of a search.
 
-    `epochs`: passes over the training examples. `speedup`: train seconds of full fine-tuning / its own.
-    `predicted_speedup`: what the cost model said.
-    `to_quality`: train seconds until validation macro F1 first came within `TOLERANCE` of full fine-tuning's last;
-    `speedup_to_quality`: those of full fine-tuning / its own, seed by seed. Both over the seeds in `reached`, which
-    came there at all: the seeds that are missing would have been the slowest.
+    Times are in seconds, memory in bytes, energy in joules, scores from 0 to 1. A field is None if it was not measured.
+
+    Args:
+        scenario: The policy spec.
+        role: `scenario` in a comparison; `depth`, `sample` or `baseline` in a search.
+        notes: Remarks shown beside the name, such as `k*` or `failed: seed 1`.
+        highlighted: Whether the row is full fine-tuning, or chosen by the search.
+        seeds: Seeds with a result.
+        failed: Seeds whose run failed.
+        reached: Seeds that reached the quality of full fine-tuning.
+        depth: Number of frozen blocks that the search tried.
+        learning_rate: Learning rate that the search tried.
+        scores: Validation scores of a search, one per seed or fold.
+        validation_score: Mean of `scores`.
+        interval_low: Lower end of the 95 % confidence interval of the mean.
+        interval_high: Upper end of the 95 % confidence interval of the mean.
+        probability_best: Probability that no other candidate has a higher mean.
+        test_score: Score on the test split, by the metric of the search.
+        epochs: Passes over the training examples.
+        train_seconds: Time in training steps.
+        speedup: Mean `train_seconds` of full fine-tuning divided by that of the row.
+        predicted_speedup: The same according to the cost model.
+        seconds_to_quality: Training time until validation macro F1 first came within `TOLERANCE` of the final score
+            of full fine-tuning with the same seed. Mean over the seeds in `reached`.
+        speedup_to_quality: `seconds_to_quality` of full fine-tuning divided by that of the row, seed by seed.
     """
 
     scenario: str
-    seeds: tuple[int, ...]
-    failed: tuple[int, ...]
-    trainable_parameters: Spread | None
-    frozen_fraction: Spread | None
-    train_seconds: Spread | None
-    speedup: Spread | None
-    predicted_speedup: Spread | None
-    accuracy: Spread | None
-    macro_f1: Spread | None
-    weighted_f1: Spread | None
-    entity_f1: Spread | None
-    peak_memory: Spread | None
-    energy: Spread | None
-    train_loss: Spread | None
-    reached: tuple[int, ...]
-    to_quality: Spread | None
-    speedup_to_quality: Spread | None
-    epochs: Spread | None
+    role: str = "scenario"
+    notes: tuple[str, ...] = ()
+    highlighted: bool = False
+    seeds: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+    reached: tuple[int, ...] = ()
+    depth: int | None = None
+    learning_rate: float | None = None
+    scores: tuple[float, ...] = ()
+    validation_score: Spread | None = None
+    interval_low: float | None = None
+    interval_high: float | None = None
+    probability_best: float | None = None
+    test_score: Spread | None = None
+    trainable_parameters: Spread | None = None
+    epochs: Spread | None = None
+    train_seconds: Spread | None = None
+    speedup: Spread | None = None
+    predicted_speedup: Spread | None = None
+    accuracy: Spread | None = None
+    macro_f1: Spread | None = None
+    weighted_f1: Spread | None = None
+    entity_f1: Spread | None = None
+    seconds_to_quality: Spread | None = None
+    speedup_to_quality: Spread | None = None
+    peak_memory_bytes: Spread | None = None
+    energy_joules: Spread | None = None
 
     @property
-    def unfrozen(self) -> bool:
-        """Whether this is full fine-tuning."""
-        return self.scenario in UNFROZEN
+    def name(self) -> str:
+        """The scenario, with its learning rate if the search chose that."""
+        return self.scenario if self.learning_rate is None else f"{self.scenario} at {self.learning_rate:.2g}"
+
+    @property
+    def label(self) -> str:
+        """Text of the first column: `bottom-up:3 (failed: seed 1)`, `4 (k*)`."""
+        name = self.name if self.depth is None else str(self.depth)
+        return f"{name} ({', '.join(self.notes)})" if self.notes else name
+
+
+@dataclass(frozen=True)
+class SearchDetails:
+    """What a report of a search needs besides its rows.
+
+    Args:
+        metric: The metric on validation examples that the search maximized.
+        units: Names of the seeds or folds that every candidate is scored on.
+        tolerance: Difference in score that counts as equally good.
+        best: The row of k*, the highest mean score.
+        fast: The row of k_fast, the cheapest within `tolerance` of the best.
+        study: Name of the Optuna study.
+        storage: URL of the Optuna storage.
+    """
+
+    metric: str
+    units: tuple[str, ...]
+    tolerance: float
+    best: Row
+    fast: Row
+    study: str
+    storage: str
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All runs of one task and model, and what can be said about them."""
+    """Content of one report.
 
-    results: tuple[RunResult, ...]
-    failures: tuple[FailedRun, ...]
+    Args:
+        title: Heading of the report.
+        subject: Data set and model, the title of the figures.
+        rows: Rows of the table, in order.
+        findings: Conclusions, one sentence each.
+        warnings: What limits the comparison of the numbers, one sentence each.
+        failures: One sentence per failed run or candidate.
+        runs: Runs of a comparison, finished ones first. Empty for a search.
+        search: Details of the search. None for a comparison.
+    """
+
+    title: str
+    subject: str
+    rows: tuple[Row, ...]
+    findings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    runs: tuple[RunResult | FailedRun, ...] = ()
+    search: SearchDetails | None = None
+
+    @property
+    def results(self) -> tuple[RunResult, ...]:
+        """The finished runs."""
+        return tuple(run for run in self.runs if isinstance(run, RunResult))
+
+
+def summarize_runs(runs: Iterable[RunResult | FailedRun]) -> Summary:
+    """Summarize the runs of one task and model, ordered by policy, depth and seed.
+
+    Raises:
+        ValueError: If there are no runs.
+    """
+    ordered = sorted(runs, key=lambda run: (scenario_key(run.scenario), run.seed))
+    if not ordered:
+        raise ValueError("No runs to summarize.")
+    results = [run for run in ordered if isinstance(run, RunResult)]
+    failures = [run for run in ordered if isinstance(run, FailedRun)]
+    task, model = ordered[0].task, ordered[0].model
+    reference = _Reference.of([run for run in results if run.scenario in UNFROZEN])
+    names = dict.fromkeys(run.scenario for run in ordered)
+    return Summary(
+        title=f"Data set {task.dataset} with {task.train_examples:,} training examples, "
+        f"model {model.name} with {model.blocks} blocks",
+        subject=f"data set {task.dataset}, model {model.name}",
+        rows=tuple(_row(name, [run for run in ordered if run.scenario == name], reference) for name in names),
+        warnings=_warnings([*results, *failures]),
+        failures=tuple(f"{run.scenario}, seed {run.seed}. {run.error}" for run in failures),
+        runs=(*results, *failures),
+    )
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """Full fine-tuning: mean training time and steps; per seed, the score to reach and the time it took to."""
+
+    train_seconds: float | None
+    steps: float | None
+    target: Mapping[int, float]
+    seconds_to_quality: Mapping[int, float]
 
     @classmethod
-    def of(cls, runs: Iterable[RunResult | FailedRun]) -> Summary:
-        """`runs` in the order in which scenarios are shown: policy by policy, depth by depth, seed by seed."""
-        ordered = sorted(runs, key=lambda run: (scenario_key(run.scenario), run.seed))
+    def of(cls, runs: Sequence[RunResult]) -> _Reference:
+        finals = _mean_by_seed((run.seed, run.validation[-1].macro_f1) for run in runs if run.validation)
+        target = {seed: score - TOLERANCE for seed, score in finals.items()}
+        reached = ((run.seed, seconds) for run in runs if (seconds := _seconds_to(target, run)) is not None)
         return cls(
-            tuple(run for run in ordered if isinstance(run, RunResult)),
-            tuple(run for run in ordered if isinstance(run, FailedRun)),
+            fmean(run.train_seconds for run in runs) if runs else None,
+            fmean(run.steps for run in runs) if runs else None,
+            target,
+            _mean_by_seed(reached),
         )
 
-    @property
-    def task(self) -> TaskRecord:
-        """What was trained on. Raises `IndexError` without any run."""
-        return self.runs[0].task
 
-    @property
-    def model(self) -> ModelRecord:
-        """What was trained. Raises `IndexError` without any run."""
-        return self.runs[0].model
-
-    @property
-    def runs(self) -> tuple[RunResult | FailedRun, ...]:
-        """All of them, the finished ones first."""
-        return (*self.results, *self.failures)
-
-    @cached_property
-    def rows(self) -> tuple[Row, ...]:
-        """A row a scenario, in order."""
-        names = sorted({run.scenario for run in self.runs}, key=scenario_key)
-        return tuple(self._row(name) for name in names)
-
-    @cached_property
-    def warnings(self) -> tuple[str, ...]:
-        """What a reader must know before comparing numbers, each once."""
-        found = dict.fromkeys(w for run in self.runs for w in run.task.warnings)
-        for run in self.results:
-            if run.cache_stats is not None and run.cache_stats.get("declined"):
-                reason = str(run.cache_stats["declined"]).rstrip(".")
-                found[f"The cache stood aside in {run.scenario}: {reason}."] = None
-        places = {
-            tuple(str(run.environment.get(key)) for key in ("device", "device_name", "threads", "dtype", "torch"))
-            for run in self.results
-        }
-        if len(places) > 1:
-            listed = "; ".join(sorted(", ".join(place) for place in places))
-            found[f"The runs were measured in different environments, so their times do not compare: {listed}."] = None
-        if self.results and not any(run.scenario in UNFROZEN for run in self.results):
-            found["No unfrozen run is among them, so no speed-up can be given: add the scenario nothing."] = None
-        return tuple(found)
-
-    @property
-    def same_time(self) -> bool:
-        """Whether runs had as many epochs as full fine-tuning's seconds pay for, and not the same number."""
-        return any(run.matched is not None for run in self.results)
-
-    @property
-    def has_entities(self) -> bool:
-        """Whether there are entities to score."""
-        return any(run.metrics is not None and run.metrics.entity_f1 is not None for run in self.results)
-
-    def _row(self, scenario: str) -> Row:
-        runs = [run for run in self.results if run.scenario == scenario]
-        full = [run.train_seconds for run in self.results if run.scenario in UNFROZEN]
-        there = {run.seed: seconds for run in runs if (seconds := self._seconds_to_quality(run)) is not None}
-        # The predicted share is of a step: runs with more steps than full fine-tuning gain less.
-        steps = fmean(
-            [run.steps for run in self.results if run.scenario in UNFROZEN] or [run.steps for run in runs] or [0]
-        )
-        return Row(
-            scenario=scenario,
-            seeds=tuple(run.seed for run in runs),
-            failed=tuple(run.seed for run in self.failures if run.scenario == scenario),
-            trainable_parameters=Spread.of(run.trainable_parameters for run in runs),
-            frozen_fraction=Spread.of(run.frozen_fraction for run in runs),
-            train_seconds=Spread.of(run.train_seconds for run in runs),
-            speedup=Spread.of(fmean(full) / run.train_seconds for run in runs) if full else None,
-            predicted_speedup=Spread.of(steps / (run.steps * run.predicted_step_ratio) for run in runs),
-            accuracy=Spread.of(_score(run, "accuracy") for run in runs),
-            macro_f1=Spread.of(_score(run, "macro_f1") for run in runs),
-            weighted_f1=Spread.of(_score(run, "weighted_f1") for run in runs),
-            entity_f1=Spread.of(_score(run, "entity_f1") for run in runs),
-            peak_memory=Spread.of(run.peak_memory_bytes for run in runs),
-            energy=Spread.of(run.energy_joules for run in runs),
-            train_loss=Spread.of(run.train_loss for run in runs),
-            reached=tuple(there),
-            to_quality=Spread.of(there.values()),
-            speedup_to_quality=Spread.of(self._full_seconds_to_quality[seed] / there[seed] for seed in there),
-            epochs=Spread.of(run.epochs for run in runs),
-        )
-
-    @cached_property
-    def _targets(self) -> Mapping[int, float]:
-        """Seed -> the validation macro F1 that counts as full fine-tuning's quality."""
-        finals: dict[int, list[float]] = {}
-        for run in self.results:
-            if run.scenario in UNFROZEN and run.validation:
-                finals.setdefault(run.seed, []).append(run.validation[-1].macro_f1)
-        return {seed: fmean(scores) - TOLERANCE for seed, scores in finals.items()}
-
-    @cached_property
-    def _full_seconds_to_quality(self) -> Mapping[int, float]:
-        """Seed -> what full fine-tuning needed itself."""
-        seconds: dict[int, list[float]] = {}
-        for run in self.results:
-            needed = self._seconds_to_quality(run) if run.scenario in UNFROZEN else None
-            if needed is not None:
-                seconds.setdefault(run.seed, []).append(needed)
-        return {seed: fmean(values) for seed, values in seconds.items()}
-
-    def _seconds_to_quality(self, run: RunResult) -> float | None:
-        target = self._targets.get(run.seed)
-        if target is None:
-            return None
-        return next((point.seconds for point in run.validation if point.macro_f1 >= target), None)
+def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _Reference) -> Row:
+    runs = [run for run in all_runs if isinstance(run, RunResult)]
+    failed = tuple(run.seed for run in all_runs if isinstance(run, FailedRun))
+    seconds = {run.seed: found for run in runs if (found := _seconds_to(reference.target, run)) is not None}
+    # The cost model predicts the time of one step; a run with more steps than full fine-tuning gains less in total.
+    steps = reference.steps if reference.steps is not None else fmean([run.steps for run in runs] or [0])
+    full = reference.train_seconds
+    return Row(
+        scenario=scenario,
+        notes=(f"failed: seed {', '.join(map(str, failed))}",) if failed else (),
+        highlighted=scenario in UNFROZEN,
+        seeds=tuple(run.seed for run in runs),
+        failed=failed,
+        reached=tuple(seconds),
+        trainable_parameters=Spread.of(run.trainable_parameters for run in runs),
+        epochs=Spread.of(run.epochs for run in runs),
+        train_seconds=Spread.of(run.train_seconds for run in runs),
+        speedup=None if full is None else Spread.of(full / run.train_seconds for run in runs),
+        predicted_speedup=Spread.of(steps / (run.steps * run.predicted_step_ratio) for run in runs),
+        accuracy=Spread.of(getattr(run.metrics, "accuracy", None) for run in runs),
+        macro_f1=Spread.of(getattr(run.metrics, "macro_f1", None) for run in runs),
+        weighted_f1=Spread.of(getattr(run.metrics, "weighted_f1", None) for run in runs),
+        entity_f1=Spread.of(getattr(run.metrics, "entity_f1", None) for run in runs),
+        seconds_to_quality=Spread.of(seconds.values()),
+        speedup_to_quality=Spread.of(reference.seconds_to_quality[seed] / seconds[seed] for seed in seconds),
+        peak_memory_bytes=Spread.of(run.peak_memory_bytes for run in runs),
+        energy_joules=Spread.of(run.energy_joules for run in runs),
+    )
 
 
-def _score(run: RunResult, name: str) -> float | None:
-    """A score on the test split; None in a trial of a search, which does not look at it."""
-    return None if run.metrics is None else getattr(run.metrics, name)
+def _warnings(runs: Sequence[RunResult | FailedRun]) -> tuple[str, ...]:
+    """What limits the comparison of these runs, each sentence once."""
+    found = dict.fromkeys(warning for run in runs for warning in run.task.warnings)
+    results = [run for run in runs if isinstance(run, RunResult)]
+    for run in results:
+        if run.cache_stats is not None and run.cache_stats.get("declined"):
+            reason = str(run.cache_stats["declined"]).rstrip(".")
+            found[f"Prefix cache disabled in {run.scenario}: {reason}."] = None
+    keys = ("device", "device_name", "threads", "dtype", "torch")
+    environments = {tuple(str(run.environment.get(key)) for key in keys) for run in results}
+    if len(environments) > 1:
+        listed = "; ".join(sorted(", ".join(values) for values in environments))
+        found[f"Times are not comparable, because the runs were measured in different environments: {listed}."] = None
+    if results and not any(run.scenario in UNFROZEN for run in results):
+        found["Speedups are missing, because no run is full fine-tuning: add the scenario nothing."] = None
+    return tuple(found)
+
+
+def _seconds_to(target: Mapping[int, float], run: RunResult) -> float | None:
+    """Training time until validation macro F1 first reached the target of the run's seed."""
+    wanted = target.get(run.seed)
+    if wanted is None:
+        return None
+    return next((point.seconds for point in run.validation if point.macro_f1 >= wanted), None)
+
+
+def _mean_by_seed(pairs: Iterable[tuple[int, float]]) -> dict[int, float]:
+    grouped: dict[int, list[float]] = {}
+    for seed, value in pairs:
+        grouped.setdefault(seed, []).append(value)
+    return {seed: fmean(values) for seed, values in grouped.items()}
 
 
 def scenario_key(scenario: str) -> tuple[int, tuple[tuple[int, float, str], ...]]:
-    """Sorts scenarios as the policies are listed, and by number within: `bottom-up:9` before `bottom-up:12`."""
+    """Sort key of a scenario: the order of the policy listing, then numbers by value.
+
+    Example:
+        >>> sorted(["bottom-up:12", "bottom-up:9", "nothing"], key=scenario_key)
+        ['nothing', 'bottom-up:9', 'bottom-up:12']
+    """
     names = [policy.name for policy in POLICIES]
     name, _, rest = scenario.partition(":")
     words: Sequence[str] = re.findall(r"\d+(?:\.\d+)?|[^\d]+", rest)

@@ -1,10 +1,10 @@
-"""The table of a study: its columns once, written for Markdown, for CSV and for the terminal."""
+"""The table of a report, as Markdown, CSV and terminal output."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,153 +14,223 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-NOTHING = "–"
+MISSING = "–"
 
-_SAME_TIME = "Each scenario had as many epochs as the unfrozen run's seconds pay for. "
-
-_EXPENDABLE = (
-    "weighted_f1",
+_DROPPED_FIRST = (
+    "weighted F1",
     "accuracy",
-    "seconds_to_quality",
-    "trainable_parameters",
-    "energy_joules",
-    "peak_memory_bytes",
-    "entity_f1",
-    "speedup_to_quality",
+    "s to quality",
+    "trainable",
+    "energy",
+    "peak memory",
+    "entity F1",
+    "× to quality",
 )
+"""Columns that a narrow terminal leaves out, in this order."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `title` for people, `key` for CSV, `value` of a row and how it is written.
+    """One column.
 
-    `reached`: the value is over the seeds that came to full fine-tuning's quality; the cell says so where some did not.
+    Args:
+        title: Heading.
+        cell: Text of a row's cell.
+        values: Columns of the CSV file, name to value. None stands for an empty cell.
     """
 
     title: str
-    key: str
-    value: Callable[[Row], Spread | None]
-    write: Callable[[float], str]
-    reached: bool = False
+    cell: Callable[[Row], str]
+    values: Mapping[str, Callable[[Row], object]]
 
 
 def columns(summary: Summary) -> tuple[Column, ...]:
-    """The columns that say something about this study's task."""
-    entity = Column("entity F1", "entity_f1", lambda row: row.entity_f1, _score)
-    energy = Column("energy", "energy_joules", lambda row: row.energy, lambda v: f"{v:,.0f} J")
+    """Return the columns that this report needs; the first one names the row."""
+    search = summary.search
+    train = _spread("train s", "train_seconds", _seconds)
+    speedup = _spread("×", "speedup", _ratio)
+    memory = _spread("peak memory", "peak_memory_bytes", format_bytes)
+    if search is not None:
+        score = score_name(search.metric)
+        return (
+            _candidate("candidate" if search.best.depth is None else "depth", search.units),
+            _spread(score, "validation_score", _score),
+            *(_CERTAINTY if len(search.units) > 1 else ()),
+            train,
+            speedup,
+            memory,
+            _spread(f"test {score}", "test_score", _score),
+        )
+    has_entities = any(run.metrics and run.metrics.entity_f1 is not None for run in summary.results)
     return (
-        Column("trainable", "trainable_parameters", lambda row: row.trainable_parameters, _count),
-        *((Column("epochs", "epochs", lambda row: row.epochs, _times),) if summary.same_time else ()),
-        Column("train s", "train_seconds", lambda row: row.train_seconds, _seconds),
-        Column("×", "speedup", lambda row: row.speedup, _times),
-        Column("predicted ×", "predicted_speedup", lambda row: row.predicted_speedup, _times),
-        Column("accuracy", "accuracy", lambda row: row.accuracy, _score),
-        Column("macro F1", "macro_f1", lambda row: row.macro_f1, _score),
-        Column("weighted F1", "weighted_f1", lambda row: row.weighted_f1, _score),
-        *((entity,) if summary.has_entities else ()),
-        Column("s to quality", "seconds_to_quality", lambda row: row.to_quality, _seconds, reached=True),
-        Column("× to quality", "speedup_to_quality", lambda row: row.speedup_to_quality, _times),
-        Column("peak memory", "peak_memory_bytes", lambda row: row.peak_memory, count_bytes),
-        *((energy,) if any(row.energy for row in summary.rows) else ()),
+        _SCENARIO,
+        _spread("trainable", "trainable_parameters", _count),
+        *((_spread("epochs", "epochs", _ratio),) if _same_time(summary) else ()),
+        train,
+        speedup,
+        _spread("predicted ×", "predicted_speedup", _ratio),
+        _spread("accuracy", "accuracy", _score),
+        _spread("macro F1", "macro_f1", _score),
+        _spread("weighted F1", "weighted_f1", _score),
+        *((_spread("entity F1", "entity_f1", _score),) if has_entities else ()),
+        _spread("s to quality", "seconds_to_quality", _seconds, over_reached=True),
+        _spread("× to quality", "speedup_to_quality", _ratio),
+        memory,
+        *((_spread("energy", "energy_joules", _joules),) if any(row.energy_joules for row in summary.rows) else ()),
     )
 
 
-def cell(column: Column, row: Row) -> str:
-    """What stands in a row's cell: `0.912 ± 0.004`, or a dash where nothing is known."""
-    spread = column.value(row)
-    if spread is None:
-        return NOTHING
-    text = column.write(spread.mean)
-    if spread.sd:
-        text = f"{text} ± {column.write(spread.sd)}"
-    if column.reached and len(row.reached) < len(row.seeds):
-        text = f"{text} ({len(row.reached)} of {len(row.seeds)})"
-    return text
+def _spread(title: str, key: str, write: Callable[[float], str], *, over_reached: bool = False) -> Column:
+    """Column of the `Spread` field `key`. `over_reached`: the cell says if some seeds are not part of the mean."""
+
+    def cell(row: Row) -> str:
+        spread: Spread | None = getattr(row, key)
+        if spread is None:
+            return MISSING
+        text = write(spread.mean) + (f" ± {write(spread.sd)}" if spread.sd else "")
+        if over_reached and len(row.reached) < len(row.seeds):
+            text += f" ({len(row.reached)} of {len(row.seeds)})"
+        return text
+
+    def value(part: str) -> Callable[[Row], object]:
+        return lambda row: getattr(getattr(row, key), part, None)
+
+    return Column(title, cell, {key: value("mean"), f"{key}_sd": value("sd")})
 
 
-def label(row: Row) -> str:
-    """The scenario, with the seeds that failed."""
-    if not row.failed:
-        return row.scenario
-    return f"{row.scenario} (failed: seed {', '.join(map(str, row.failed))})"
+def _candidate(title: str, units: tuple[str, ...]) -> Column:
+    """The first column of a search; in the CSV file with the score on each seed or fold."""
+
+    def score(index: int) -> Callable[[Row], object]:
+        return lambda row: row.scores[index] if index < len(row.scores) else None
+
+    identity: dict[str, Callable[[Row], object]] = {
+        "scenario": lambda row: row.scenario,
+        "role": lambda row: row.role,
+        "depth": lambda row: row.depth,
+        "learning_rate": lambda row: row.learning_rate,
+    }
+    return Column(title, lambda row: row.label, identity | {unit: score(i) for i, unit in enumerate(units)})
+
+
+_SCENARIO = Column(
+    "scenario",
+    lambda row: row.label,
+    {
+        "scenario": lambda row: row.scenario,
+        "seeds": lambda row: " ".join(map(str, row.seeds)),
+        "failed_seeds": lambda row: " ".join(map(str, row.failed)),
+        "quality_seeds": lambda row: " ".join(map(str, row.reached)),
+    },
+)
+
+_CERTAINTY = (
+    Column(
+        "95 % interval",
+        lambda row: MISSING if row.interval_low is None else f"{row.interval_low:.4f} to {row.interval_high:.4f}",
+        {"interval_low": lambda row: row.interval_low, "interval_high": lambda row: row.interval_high},
+    ),
+    Column(
+        "P(best)",
+        lambda row: MISSING if row.probability_best is None else f"{row.probability_best:.0%}",
+        {"probability_best": lambda row: row.probability_best},
+    ),
+)
 
 
 def markdown(summary: Summary) -> str:
-    """The table as GitHub reads it, with a line on how to read it."""
+    """Return the findings, the table and its caption as GitHub Markdown."""
     shown = columns(summary)
-    lines = [
-        "| " + " | ".join(["scenario", *(column.title for column in shown)]) + " |",
-        "| " + " | ".join(["---", *("---:" for _ in shown)]) + " |",
-    ]
+    lines = [f"- {finding}" for finding in summary.findings]
+    lines += [""] if lines else []
+    lines.append("| " + " | ".join(column.title for column in shown) + " |")
+    lines.append("| " + " | ".join(["---", *("---:" for _ in shown[1:])]) + " |")
     for row in summary.rows:
-        # A pattern may hold what Markdown takes for markup.
-        name = "`" + label(row).replace("|", "\\|") + "`"
-        lines.append("| " + " | ".join([name, *(cell(column, row) for column in shown)]) + " |")
+        first, *cells = (column.cell(row) for column in shown)
+        name = first.replace("|", "\\|")  # a pattern may hold a pipe
+        lines.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
     return "\n".join([*lines, "", caption(summary), ""])
 
 
 def as_csv(summary: Summary) -> str:
-    """The table for programs: plain numbers, a `_sd` column beside each mean, empty where nothing is known."""
-    shown = columns(summary)
+    """Return the table as CSV: plain numbers, a `_sd` column after each mean, empty cells for missing values."""
+    values = {name: value for column in columns(summary) for name, value in column.values.items()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    heads = [name for column in shown for name in (column.key, f"{column.key}_sd")]
-    writer.writerow(["scenario", "seeds", "failed_seeds", "quality_seeds", *heads])
-    for row in summary.rows:
-        spreads = [column.value(row) for column in shown]
-        numbers = [n for s in spreads for n in ((None, None) if s is None else (s.mean, s.sd))]
-        seeds = [" ".join(map(str, group)) for group in (row.seeds, row.failed, row.reached)]
-        writer.writerow([row.scenario, *seeds, *("" if n is None else n for n in numbers)])
+    writer.writerow(values)
+    writer.writerows([value(row) for value in values.values()] for row in summary.rows)  # None is written as empty
     return text.getvalue()
 
 
 def terminal(summary: Summary, console: Console) -> Table:
-    """The table for `console`; where it is too narrow, the columns that are missed least are left to the files."""
+    """Return the table for `console`, without the least important columns if it is too narrow for all."""
     shown = columns(summary)
     unbounded = console.options.update(width=10_000)
-    for key in ("", *_EXPENDABLE):
-        shown = tuple(column for column in shown if column.key != key)
-        table = _terminal(summary, shown)
+    for title in ("", *_DROPPED_FIRST):
+        shown = tuple(column for column in shown if column.title != title)
+        table = _rich_table(summary, shown)
         if console.measure(table, options=unbounded).maximum <= console.width:
             break
     return table
 
 
-def _terminal(summary: Summary, shown: Sequence[Column]) -> Table:
+def _rich_table(summary: Summary, shown: tuple[Column, ...]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("scenario", overflow="fold")
-    for column in shown:
+    table.add_column(shown[0].title, overflow="fold", vertical="bottom")
+    for column in shown[1:]:
         table.add_column("\n".join(column.title.rsplit(" ", 1)), justify="right", vertical="bottom")
     for row in summary.rows:
-        cells = [Text(cell(column, row)) for column in shown]
-        table.add_row(Text(label(row)), *cells, style="bold" if row.unfrozen else None)
+        cells = [Text(column.cell(row)) for column in shown]
+        table.add_row(*cells, style="bold" if row.highlighted else None)
     return table
 
 
-def title(summary: Summary) -> str:
-    """What was trained on what."""
-    task, model = summary.task, summary.model
-    return (
-        f"Data set {task.dataset} with {task.train_examples:,} training examples, "
-        f"model {model.name} with {model.blocks} blocks"
-    )
-
-
 def caption(summary: Summary) -> str:
-    """How to read the numbers."""
-    seeds = sorted({run.seed for run in summary.results})
+    """Return how to read the numbers."""
+    if summary.search is not None:
+        metric, units = score_name(summary.search.metric), summary.search.units
+        several = len(units) > 1
+        over = f"mean ± standard deviation over {', '.join(units)}" if several else units[0]
+        certain = " 95 % interval and P(best): paired bootstrap." if several else ""
+        return (
+            f"{metric[0].upper()}{metric[1:]} on validation examples, {over}.{certain} Train s: time in training "
+            "steps, of a run that starts with an empty prefix cache. ×: speedup over full fine-tuning. "
+            "Test: measured once, for the chosen candidates."
+        )
+    seeds = {run.seed for run in summary.results}
     over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    epochs = "Epochs: as many as fit into the training time of full fine-tuning. " if _same_time(summary) else ""
     return (
-        f"Scores on the test split, {over}. Train s: training steps alone. ×: against the mean of the unfrozen runs. "
-        f"{_SAME_TIME if summary.same_time else ''}"
-        f"s to quality: training seconds until validation macro F1 first came within {TOLERANCE * 100:.1f} points of "
-        "where the unfrozen run of the same seed ended; (2 of 3): over the seeds that came there alone. × to quality: "
-        "the unfrozen run's own such seconds against them."
+        f"Scores on the test split, {over}. Train s: time in training steps. ×: speedup over full fine-tuning (mean "
+        f"of its runs). Predicted ×: the same by the cost model. {epochs}s to quality: training time until validation "
+        f"macro F1 first came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same "
+        "seed; (2 of 3): mean over the seeds that reached it. × to quality: that time for full fine-tuning divided by "
+        "that of the row."
     )
+
+
+def _same_time(summary: Summary) -> bool:
+    """Whether the runs were trained for the time of full fine-tuning, and not for the same number of steps."""
+    return any(run.matched is not None for run in summary.results)
+
+
+def score_name(metric: str) -> str:
+    """Return the readable name of a metric key of `Trainer`.
+
+    Example:
+        >>> score_name("eval_entity_f1")
+        'entity F1'
+    """
+    return metric.removeprefix("eval_").replace("_f1", " F1").replace("_", " ")
+
+
+def format_bytes(value: float) -> str:
+    """Return a size in MiB, from 1 GiB on in GiB."""
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
 
 
 def _count(value: float) -> str:
@@ -170,20 +240,15 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def score_name(metric: str) -> str:
-    """`eval_entity_f1`, as Trainer reports it, in a reader's words: entity F1."""
-    return metric.removeprefix("eval_").replace("_f1", " F1").replace("_", " ")
-
-
-def count_bytes(value: float) -> str:
-    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
-
-
 def _seconds(value: float) -> str:
     return f"{value:,.1f}"
 
 
-def _times(value: float) -> str:
+def _joules(value: float) -> str:
+    return f"{value:,.0f} J"
+
+
+def _ratio(value: float) -> str:
     return f"{value:.2f}"
 
 

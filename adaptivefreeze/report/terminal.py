@@ -1,106 +1,144 @@
-"""What a person sees in the terminal when a command has done its work."""
+"""What the commands print when they are done."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..comparison.result import FailedRun, Metrics, RunResult
-from .inspection import renderables
-from .search_table import caption as search_caption
-from .search_table import terminal as search_terminal
+from ..comparison.result import FailedRun, RunResult
 from .summary import Summary
-from .table import caption, columns, terminal, title
+from .table import caption, columns, terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+    from rich.table import Table
 
     from ..comparison.inspection import Inspection
-    from ..search import DepthSearch
+    from ..data import Task
 
-_WIDE = 250
-"""Columns of what is no terminal: a table in a file or a pipe is not folded."""
+_PIPE_WIDTH = 250
+"""Columns of output that goes to a file or a pipe, so that no table is folded."""
 
 
-def show_study(summary: Summary, written: Sequence[Path], console: Console | None = None) -> None:
-    """The table of a study, its warnings and failures, and what was written where."""
+def show_report(summary: Summary, written: Sequence[Path], console: Console | None = None) -> None:
+    """Print the table, the findings, warnings and failures, and which files were written."""
     console = console or _console()
-    _say(console, title(summary))
+    _print(console, summary.title)
     console.print()
     table = terminal(summary, console)
     console.print(table)
     console.print()
-    if len(table.columns) <= len(columns(summary)):
-        _say(console, "The terminal is too narrow for all columns: they are in table.md.")
-    _say(console, caption(summary))
+    for finding in summary.findings:
+        _print(console, finding)
+    if len(table.columns) < len(columns(summary)):
+        _print(console, f"The terminal is too narrow for all columns: see {written[0].name}.")
+    _print(console, caption(summary))
     for warning in summary.warnings:
-        _say(console, f"Warning: {warning}", "yellow")
-    for run in summary.failures:
-        _say(console, f"Failed: {run.scenario}, seed {run.seed}. {run.error}", "red")
-    _say(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written)}")
+        _print(console, f"Warning: {warning}", "yellow")
+    for failure in summary.failures:
+        _print(console, f"Failed: {failure}", "red")
+    _print(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written)}")
+    if search := summary.search:
+        _print(console, f"Optuna study {search.study!r} is stored in {search.storage}; open it with optuna-dashboard.")
     if summary.failures:
-        _say(console, "The same command runs the failed runs again.")
-
-
-def show_search(search: DepthSearch, written: Sequence[Path], console: Console | None = None) -> None:
-    """The answer of a search: the table, the sentences, what failed, and what was written where."""
-    console = console or _console()
-    _say(console, search.title[:1].upper() + search.title[1:])
-    console.print()
-    console.print(search_terminal(search))
-    console.print()
-    for sentence in search.words:
-        _say(console, sentence)
-    _say(console, search_caption(search))
-    for outcome in search.failures:
-        _say(console, f"Failed: {outcome.name}. {outcome.error}", "red")
-    _say(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written)}")
-    _say(console, f"The study {search.study!r} lies in {search.storage}; optuna-dashboard opens it.")
-    if search.failures:
-        _say(console, "The same command runs the failed trainings again.")
-
-
-def show_again(shown: Sequence[tuple[Summary | DepthSearch, Sequence[Path]]], console: Console | None = None) -> None:
-    """What was made again from stored runs and searches."""
-    for what, written in shown:
-        if isinstance(what, Summary):
-            show_study(what, written, console)
-        else:
-            show_search(what, written, console)
+        _print(console, "Run the same command again to retry the failed runs.")
 
 
 def show_training(run: RunResult | FailedRun, folder: Path, console: Console | None = None) -> None:
-    """The outcome of one training."""
+    """Print the result of one training and where the model was saved."""
     console = console or _console()
     if isinstance(run, FailedRun):
-        _say(console, f"Failed: {run.error}", "red")
+        _print(console, f"Failed: {run.error}", "red")
         return
-    told = "not looked at" if run.metrics is None else _told(run.metrics)
-    _say(console, f"{run.scenario}: {run.train_seconds:.1f} s of training, {run.steps} steps; test {told}")
-    _say(console, f"Model, tokenizer and result.json are in {folder}.")
-
-
-def _told(metrics: Metrics) -> str:
-    scores = [("accuracy", metrics.accuracy), ("macro F1", metrics.macro_f1), ("weighted F1", metrics.weighted_f1)]
-    if metrics.entity_f1 is not None:
-        scores.append(("entity F1", metrics.entity_f1))
-    return ", ".join(f"{name} {score:.4f}" for name, score in scores)
+    scores = "not measured"
+    if run.metrics is not None:
+        m = run.metrics
+        known = {"accuracy": m.accuracy, "macro F1": m.macro_f1, "weighted F1": m.weighted_f1, "entity F1": m.entity_f1}
+        scores = ", ".join(f"{name} {score:.4f}" for name, score in known.items() if score is not None)
+    _print(console, f"{run.scenario}: {run.train_seconds:.1f} s of training, {run.steps} steps; test scores: {scores}")
+    _print(console, f"Model, tokenizer and result.json are in {folder}.")
 
 
 def show_inspection(inspection: Inspection, console: Console | None = None) -> None:
-    """Units, depths and how the tokenizer copes."""
+    """Print a model's units, the predicted cost of each depth, and the tokenizer's coverage of a data set."""
     console = console or _console()
-    for part in renderables(inspection):
+    for part in _inspection(inspection):
         console.print(part)
+
+
+def _inspection(inspection: Inspection) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    stack, shape = inspection.stack, inspection.shape
+    yield Text(
+        f"{inspection.name}: {stack.model_name}, {stack.depth} blocks of width {stack.hidden_size}, "
+        f"{stack.total:,} parameters"
+    )
+    yield _table(
+        ("unit", "parameters", "share"),
+        [(unit.name, f"{unit.size:,}", f"{unit.size / stack.total:.1%}") for unit in stack.units],
+    )
+    for sentence in stack.shared:
+        yield Text(sentence)
+    yield Text("Predicted step time / full step")
+    yield _table(
+        ("blocks", "bottom-up", "trainable", "top-down", "trainable"),
+        [
+            (
+                str(depth.k),
+                f"{depth.bottom_up_ratio:.2f}",
+                f"{depth.bottom_up_trainable:,}",
+                f"{depth.top_down_ratio:.2f}",
+                f"{depth.top_down_trainable:,}",
+            )
+            for depth in inspection.depths
+        ],
+    )
+    yield Text(
+        f"For {shape.examples} examples of {shape.tokens} tokens per step. Bottom-up also freezes the embeddings; "
+        "top-down does not."
+    )
+    if inspection.task is not None:
+        yield Text(f"Tokenizer coverage of {inspection.task.dataset}")
+        yield _coverage(inspection.task)
+        for warning in inspection.task.warnings:
+            yield Text(f"Warning: {warning}", style="yellow")
+
+
+def _coverage(task: Task) -> Table:
+    coverage = task.coverage
+    return _table(
+        ("coverage", ""),
+        [
+            ("examples", f"{coverage.examples:,}"),
+            ("words", f"{coverage.words:,}"),
+            ("subwords per word", f"{coverage.pieces_per_word:.2f}"),
+            ("words with an unknown subword", f"{coverage.unknown_word_share:.2%}"),
+            (f"examples truncated to {task.max_length} subwords", f"{coverage.cut_example_share:.2%}"),
+            ("words lost by truncation", f"{coverage.cut_words:,}"),
+        ],
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _console() -> Console:
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
-def _say(console: Console, sentence: str, style: str | None = None) -> None:
+def _print(console: Console, sentence: str, style: str | None = None) -> None:
     console.print(sentence, style=style, markup=False, highlight=False, soft_wrap=True)

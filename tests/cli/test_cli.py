@@ -80,7 +80,7 @@ def test_compare_prints_the_table_and_writes_what_it_promises(run, tmp_path):
     before = files(tmp_path / "out" / "runs")
     again = run("compare", "--scenarios", "nothing", "bottom-up:2,head-only", "--seeds=0,1", "--output", "out")
     assert (again.exit_code, again.stdout) == (0, done.stdout)
-    assert "6 of 6 runs are there already" in again.stderr
+    assert "6 of 6 runs are already stored" in again.stderr
     assert files(tmp_path / "out" / "runs") == before
 
 
@@ -121,12 +121,12 @@ def test_without_output_a_training_has_a_folder_of_its_own(run, tmp_path):
 def test_inspect_shows_units_depths_and_how_the_tokenizer_copes(run, tiny):
     done = run("inspect", tiny / "model", "--max-length", "16")
     assert done.exit_code == 0, done.output
-    for part in ("embeddings", "block 3", "head", "bottom-up", "top-down", "1.00", "pieces a word"):
+    for part in ("embeddings", "block 3", "head", "bottom-up", "top-down", "1.00", "subwords per word"):
         assert part in done.stdout
     bare = CliRunner().invoke(app, ["inspect", str(tiny / "model")])
     assert bare.exit_code == 0
     assert "block 3" in bare.stdout
-    assert "pieces a word" not in bare.stdout
+    assert "subwords per word" not in bare.stdout
 
 
 def test_a_configuration_file_gives_options_and_the_command_line_goes_first(run, tmp_path):
@@ -153,7 +153,7 @@ def test_a_failed_run_is_shown_and_the_status_is_one(run):
     done = run("compare", "--scenarios", "nothing", "--learning-rate", "1e30", "--output", "out")
     assert done.exit_code == 1
     assert "Training diverged" in done.stdout
-    assert "The same command runs the failed runs again." in done.stdout
+    assert "Run the same command again to retry the failed runs." in done.stdout
 
 
 # Bad input: one sentence on standard error, status 2, nothing written

@@ -10,7 +10,7 @@ from adaptivefreeze.comparison import run as run_module
 from adaptivefreeze.comparison.equal_time import ATTEMPTS, GIVE_UP, match_time, predicted_epochs, with_reference
 from adaptivefreeze.comparison.result import RunResult
 from adaptivefreeze.model.cost import StepShape, step_ratio
-from adaptivefreeze.report.stored import load
+from adaptivefreeze.report.load import load_runs
 from adaptivefreeze.report.table import markdown
 
 SHAPE = StepShape(examples=8, tokens=16)
@@ -107,9 +107,9 @@ def test_compare_gives_every_scenario_the_same_time(task, settings, tmp_path):
     assert frozen.metrics is not None
     assert RunResult.from_json(frozen.to_json()) == frozen
     assert compare(task, scenarios=["bottom-up:2"], settings=settings, output=tmp_path).ran == 0
-    table = markdown(load([tmp_path]))
+    table = markdown(load_runs([tmp_path]))
     assert "| epochs |" in table
-    assert "as many epochs as the unfrozen run's seconds pay for" in table
+    assert "as many as fit into the training time of full fine-tuning" in table
     with pytest.raises(RequestError, match="its match is time, not steps"):
         compare(task, scenarios=["nothing"], settings=replace(settings, match="steps"), output=tmp_path)
 

@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 
 from results import TASK, failed, made
 
+from adaptivefreeze.report.figures import figures, svg
 from adaptivefreeze.report.page import render
-from adaptivefreeze.report.summary import Summary
+from adaptivefreeze.report.summary import summarize_runs
 
 
 def page(*runs):
-    return render(Summary.of(runs))
+    summary = summarize_runs(runs)
+    return render(summary, [svg(figure) for figure in figures(summary).values()])
 
 
 def test_the_page_shows_table_plots_settings_environment_and_timelines():
@@ -19,7 +21,7 @@ def test_the_page_shows_table_plots_settings_environment_and_timelines():
     assert text.count("<svg") == 2
     for part in ("bottom-up:2", "embeddings+0-1 | 2-3 head", "static", "batch size", "3.12", "B-LOC", "2.00"):
         assert part in text
-    assert "seed 4, failed. Out of memory: try less." in text
+    assert "Failed: head-only, seed 4. Out of memory: try less." in text
 
 
 def test_the_page_shows_what_the_cache_did():
@@ -27,9 +29,9 @@ def test_the_page_shows_what_the_cache_did():
 
     stats = CacheStats(hits=3, misses=1, rows=1234, memory_bytes=5 * 2**20, seconds_saved=12.34, seconds_spent=0.56)
     text = page(made("nothing"), made("bottom-up:2", cache=True, cache_stats=stats.to_json()))
-    for part in ("The prefix cache", "75.0 %", "1,234", "5 MiB", "12.3", "0.6"):
+    for part in ("Prefix cache", "75.0 %", "1,234", "5 MiB", "12.3", "0.6"):
         assert part in text
-    assert "The prefix cache" not in page(made("nothing"))
+    assert "Prefix cache" not in page(made("nothing"))
     aside = CacheStats(declined="one epoch only")
     assert "one epoch only" in page(made("bottom-up:2", cache=True, cache_stats=aside.to_json()))
 

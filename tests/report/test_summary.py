@@ -5,7 +5,7 @@ from statistics import stdev
 import pytest
 from results import failed, made
 
-from adaptivefreeze.report.summary import Spread, Summary, scenario_key
+from adaptivefreeze.report.summary import Spread, scenario_key, summarize_runs
 from adaptivefreeze.report.table import markdown
 
 
@@ -14,7 +14,7 @@ def row(summary, scenario):
 
 
 def test_speedup_is_against_the_mean_of_the_unfrozen_runs():
-    summary = Summary.of(
+    summary = summarize_runs(
         [made("bottom-up:0", seconds=22.0), made("top-down:0", seconds=18.0), made("bottom-up:2", seconds=10.0)]
     )
     assert row(summary, "bottom-up:2").speedup == Spread(2.0)
@@ -23,13 +23,13 @@ def test_speedup_is_against_the_mean_of_the_unfrozen_runs():
 
 
 def test_without_an_unfrozen_run_there_is_no_speedup_and_a_warning_says_so():
-    summary = Summary.of([made("bottom-up:2"), made("head-only")])
+    summary = summarize_runs([made("bottom-up:2"), made("head-only")])
     assert all(row.speedup is None for row in summary.rows)
-    assert any("No unfrozen run" in warning for warning in summary.warnings)
+    assert any("Speedups are missing" in warning for warning in summary.warnings)
 
 
 def test_seeds_give_a_mean_and_a_sample_standard_deviation():
-    summary = Summary.of([made(seed=s, macro_f1=f1) for s, f1 in enumerate((0.80, 0.82, 0.87))])
+    summary = summarize_runs([made(seed=s, macro_f1=f1) for s, f1 in enumerate((0.80, 0.82, 0.87))])
     assert summary.rows[0].seeds == (0, 1, 2)
     assert summary.rows[0].macro_f1.mean == pytest.approx(0.83)
     assert summary.rows[0].macro_f1.sd == pytest.approx(stdev((0.80, 0.82, 0.87)))
@@ -39,10 +39,10 @@ def test_time_to_quality_is_the_first_evaluation_within_a_fifth_of_a_point():
     full = made("nothing", curve=((4.0, 0.70), (8.0, 0.900)))
     near = made("bottom-up:2", curve=((2.0, 0.897), (4.0, 0.8985), (6.0, 0.91)))
     never = made("head-only", curve=((1.0, 0.5), (2.0, 0.6)))
-    summary = Summary.of([full, near, never])
-    assert row(summary, "bottom-up:2").to_quality == Spread(4.0)
-    assert row(summary, "nothing").to_quality == Spread(8.0)
-    assert row(summary, "head-only").to_quality is None
+    summary = summarize_runs([full, near, never])
+    assert row(summary, "bottom-up:2").seconds_to_quality == Spread(4.0)
+    assert row(summary, "nothing").seconds_to_quality == Spread(8.0)
+    assert row(summary, "head-only").seconds_to_quality is None
 
 
 def test_time_to_quality_compares_within_a_seed():
@@ -52,8 +52,8 @@ def test_time_to_quality_compares_within_a_seed():
         made("bottom-up:2", 0, curve=((3.0, 0.6), (5.0, 0.9))),
         made("bottom-up:2", 1, curve=((3.0, 0.6), (5.0, 0.9))),
     ]
-    both = row(Summary.of(runs), "bottom-up:2")
-    assert both.to_quality == Spread(4.0, stdev((5.0, 3.0)))
+    both = row(summarize_runs(runs), "bottom-up:2")
+    assert both.seconds_to_quality == Spread(4.0, stdev((5.0, 3.0)))
     assert both.speedup_to_quality == Spread((8 / 5 + 8 / 3) / 2, stdev((8 / 5, 8 / 3)))
 
 
@@ -64,10 +64,10 @@ def test_a_seed_that_never_comes_to_the_quality_is_counted_and_not_averaged():
         made("bottom-up:2", 0, curve=((2.0, 0.9),)),
         made("bottom-up:2", 1, curve=((2.0, 0.5),)),
     ]
-    summary = Summary.of(runs)
+    summary = summarize_runs(runs)
     once = row(summary, "bottom-up:2")
     assert once.reached == (0,)
-    assert once.to_quality == Spread(2.0)
+    assert once.seconds_to_quality == Spread(2.0)
     assert once.speedup_to_quality == Spread(2.0)
     assert "| 2.0 (1 of 2) | 2.00 |" in markdown(summary)
     assert row(summary, "nothing").reached == (0, 1)
@@ -75,7 +75,7 @@ def test_a_seed_that_never_comes_to_the_quality_is_counted_and_not_averaged():
 
 
 def test_a_failed_run_has_a_row_with_its_seed():
-    summary = Summary.of([failed("bottom-up:1", 3)])
+    summary = summarize_runs([failed("bottom-up:1", 3)])
     assert summary.rows[0].failed == (3,)
     assert summary.rows[0].macro_f1 is None
 
@@ -88,12 +88,12 @@ def test_rows_stand_policy_by_policy_and_by_number():
     ]  # fmt: skip
 
 
-def test_a_cache_that_stood_aside_is_told():
+def test_a_disabled_cache_is_a_warning():
     run = made(cache=True, cache_stats={"hits": 0, "declined": "the inputs change every epoch"})
-    assert "The cache stood aside in bottom-up:2: the inputs change every epoch." in Summary.of([run]).warnings
+    assert "Prefix cache disabled in bottom-up:2: the inputs change every epoch." in summarize_runs([run]).warnings
 
 
 def test_runs_measured_on_different_machines_are_told_apart_in_a_warning():
     runs = [made("nothing"), made("bottom-up:2", environment={"device": "cuda", "threads": 8})]
-    assert any("different environments" in warning for warning in Summary.of(runs).warnings)
-    assert Summary.of(runs[:1]).warnings == ()
+    assert any("different environments" in warning for warning in summarize_runs(runs).warnings)
+    assert summarize_runs(runs[:1]).warnings == ()

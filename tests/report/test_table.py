@@ -1,15 +1,16 @@
-"""The table for Markdown, for programs and for the terminal."""
+"""The table as Markdown, CSV and terminal output."""
 
 import csv
 import io
 from dataclasses import replace
 
 import pytest
-from results import failed, made
+from results import failed, made, searched
 from rich.console import Console
 
-from adaptivefreeze.report.summary import Summary
-from adaptivefreeze.report.table import as_csv, columns, markdown, terminal
+from adaptivefreeze.report.load import summarize_search
+from adaptivefreeze.report.summary import summarize_runs
+from adaptivefreeze.report.table import as_csv, caption, columns, markdown, terminal
 
 RUNS = [
     made("bottom-up:0", 0, seconds=20.0, macro_f1=0.90),
@@ -21,7 +22,7 @@ RUNS = [
 
 
 def test_markdown_has_a_row_a_scenario_and_as_many_cells_as_heads():
-    lines = [line for line in markdown(Summary.of(RUNS)).splitlines() if line.startswith("|")]
+    lines = [line for line in markdown(summarize_runs(RUNS)).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1
     assert "| `bottom-up:2` | 400.0k | 10.5 ± 0.7 | 2.00 ± 0.13 | 2.00 |" in lines[3]
@@ -29,12 +30,12 @@ def test_markdown_has_a_row_a_scenario_and_as_many_cells_as_heads():
 
 
 def test_a_pipe_in_a_pattern_does_not_end_the_cell():
-    lines = markdown(Summary.of([made("modules:query|key")])).splitlines()
+    lines = markdown(summarize_runs([made("modules:query|key")])).splitlines()
     assert r"`modules:query\|key`" in lines[2]
 
 
 def test_csv_holds_plain_numbers_and_empty_cells():
-    rows = list(csv.DictReader(io.StringIO(as_csv(Summary.of(RUNS)))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(summarize_runs(RUNS)))))
     assert [row["scenario"] for row in rows] == ["bottom-up:0", "bottom-up:2", "head-only"]
     assert float(rows[1]["train_seconds"]) == 10.5
     assert float(rows[1]["speedup"]) > 2
@@ -45,18 +46,18 @@ def test_csv_holds_plain_numbers_and_empty_cells():
 
 def test_entity_f1_is_a_column_only_where_there_are_entities():
     texts = [replace(run, metrics=replace(run.metrics, entity_f1=None)) for run in RUNS[:2]]
-    assert "entity F1" in [column.title for column in columns(Summary.of(RUNS))]
-    assert "entity F1" not in [column.title for column in columns(Summary.of(texts))]
+    assert "entity F1" in [column.title for column in columns(summarize_runs(RUNS))]
+    assert "entity F1" not in [column.title for column in columns(summarize_runs(texts))]
 
 
 def test_energy_is_a_column_only_where_it_was_measured():
-    assert "energy" not in [column.title for column in columns(Summary.of(RUNS))]
-    assert "energy" in [column.title for column in columns(Summary.of([replace(RUNS[0], energy_joules=51.0)]))]
+    assert "energy" not in [column.title for column in columns(summarize_runs(RUNS))]
+    assert "energy" in [column.title for column in columns(summarize_runs([replace(RUNS[0], energy_joules=51.0)]))]
 
 
 def printed(width):
     console = Console(width=width, file=io.StringIO())
-    console.print(terminal(Summary.of(RUNS), console))
+    console.print(terminal(summarize_runs(RUNS), console))
     return console.file.getvalue()
 
 
@@ -76,3 +77,34 @@ def test_a_narrow_terminal_shows_fewer_columns_and_each_whole(width):
     assert "…" not in text
     assert "weighted" not in text
     assert ("300 MiB" in text) == (width > 100)
+
+
+# Searches
+
+
+def test_the_table_of_a_search_has_a_row_per_candidate_and_says_what_was_chosen():
+    text = markdown(summarize_search(searched()))
+    assert "| `2 (k*, k_fast)` | 0.9065 ± 0.0021 |" in text
+    assert "| `3 (failed)` | – |" in text
+    assert "| `top-down:2,embeddings=true` | 0.6100 ± 0.0141 |" in text
+    assert "- The best k is 2." in text
+    assert [row.name for row in summarize_search(searched()).rows][-1] == "top-down:2,embeddings=true"
+
+
+def test_with_one_seed_there_are_no_columns_of_certainty():
+    one = summarize_search(searched(units=("seed 0",)))
+    assert "interval" not in markdown(one)
+    assert "bootstrap" not in caption(one)
+
+
+def test_the_csv_of_a_search_holds_the_score_of_every_seed():
+    table = list(csv.DictReader(io.StringIO(as_csv(summarize_search(searched())))))
+    assert [row["scenario"] for row in table][:2] == ["bottom-up:0", "bottom-up:2"]
+    assert float(table[1]["seed 1"]) == 0.908
+    assert float(table[1]["validation_score"]) == pytest.approx(0.9065)
+    assert table[3]["validation_score"] == ""
+    assert sum(float(row["probability_best"]) for row in table[:3]) == pytest.approx(1)
+
+
+def test_the_terminal_shows_the_rows_of_a_search():
+    assert terminal(summarize_search(searched()), Console(width=150)).row_count == 5
