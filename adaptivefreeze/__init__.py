@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import PrefixCache
 from .errors import RequestError
+from .extras import missing_extra
 from .model.blocks import BlockStack, Unit, find_blocks
 from .model.freezer import Freezer
 from .model.mask import FreezeMask
@@ -77,13 +78,16 @@ __all__ = [
     "search_depth",
 ]
 
-_OF_SEARCH = ("DepthSearch", "search_depth")
+_SEARCH = ("DepthSearch", "search_depth")
 
 
 def __getattr__(name: str) -> Any:
-    """What needs more than torch and transformers is imported when it is asked for."""
-    if name in _OF_SEARCH:
-        from . import search
+    """Import the names of the `search` extra on first use."""
+    if name not in _SEARCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    sentence = missing_extra("search", f"adaptivefreeze.{name}")
+    if sentence:
+        raise ImportError(sentence)
+    from . import search
 
-        return getattr(search, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(search, name)

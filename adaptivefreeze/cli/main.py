@@ -30,7 +30,7 @@ from .options import (
     Revision,
     TextColumn,
 )
-from .quiet import quieten_libraries
+from .quiet import silence_libraries
 
 if TYPE_CHECKING:
     from ..report.progress import ProgressBar
@@ -86,7 +86,7 @@ def compare(
     from ..report.terminal import show_report
     from .request import Request
 
-    quieten_libraries()
+    silence_libraries()
     request = Request.of(ctx.params)
     with ProgressBar() as progress:
         comparison = run_all(
@@ -134,7 +134,7 @@ def train(
     from ..report.terminal import show_training
     from .request import Request
 
-    quieten_libraries()
+    silence_libraries()
     request = Request.of({**ctx.params, "scenarios": [policy], "seeds": [str(seed)]})
     with ProgressBar() as progress:
         run = run_one(
@@ -207,7 +207,7 @@ def search(
     from ..search import search as find
     from .request import Request
 
-    quieten_libraries()
+    silence_libraries()
     request = Request.of({**ctx.params, "suffix": "search"})
     options = SearchOptions.of({**ctx.params, "seeds": request.seeds})
     with ProgressBar(score=options.metric) as progress:
@@ -229,7 +229,7 @@ def _worker_progress(metric: str) -> ProgressBar:
     """Progress output of a further worker process, in which the libraries must be silenced again."""
     from ..report.progress import ProgressBar
 
-    quieten_libraries()
+    silence_libraries()
     return ProgressBar(score=metric, bar=False)
 
 
@@ -254,7 +254,7 @@ def inspect(
     from ..report.terminal import show_inspection
     from .request import Request
 
-    quieten_libraries()
+    silence_libraries()
     request = Request.of({**ctx.params, "dataset": dataset or ""})
     if dataset is None:
         found = inspect_model(model, tower=tower, batch_size=request.settings.batch_size, tokens=request.max_length)
@@ -276,8 +276,3 @@ def report(
 
     for summary, written in publish_folders(folders, output):
         show_report(summary, written)
-
-
-def main() -> None:
-    """The `adaptivefreeze` command."""
-    app()
