@@ -6,7 +6,18 @@ _SEARCH = ("optuna", "sklearn", "sqlalchemy")
 
 EXTRAS = {
     "search": _SEARCH,
-    "lab": (*_SEARCH, "datasets", "evaluate", "jinja2", "markupsafe", "matplotlib", "rich", "seqeval", "typer"),
+    "lab": (
+        *_SEARCH,
+        "datasets",
+        "evaluate",
+        "jinja2",
+        "markupsafe",
+        "matplotlib",
+        "pyarrow",
+        "rich",
+        "seqeval",
+        "typer",
+    ),
 }
 """The modules that each extra provides and that the package imports."""
 

@@ -30,12 +30,12 @@ def check(folder: Path) -> None:
     assert train(adaptive, folder, num_train_epochs=4, eval_strategy="epoch")
     assert len(list(adaptive.timeline)) > 1
 
+    message = ""
     try:
         adaptivefreeze.search_depth  # noqa: B018
     except ImportError as error:
-        assert 'pip install "adaptivefreeze[search]"' in str(error)
-    else:
-        raise AssertionError("search_depth was imported without the search extra")
+        message = str(error)
+    assert 'pip install "adaptivefreeze[search]"' in message
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Reads tables of texts and their classes: csv, jsonl and parquet files."""
+"""Read tables of texts and their classes: csv, jsonl and parquet files.
+
+The values are read as they are written. The readers of `datasets` guess types: the class `01` becomes `1`, a text that
+is a date becomes a timestamp, and their errors name no line.
+"""
 
 import csv
 import io
@@ -14,10 +18,16 @@ TABLES = (".csv", ".jsonl", ".parquet")
 
 
 def read_table(path: Path, text_column: str, label_column: str) -> LabelledTexts:
-    """The texts and classes of one file; classes may be strings or whole numbers.
+    """Read the texts and classes of one file.
 
-    Raises RequestError, with the file and the line (of a parquet file: the row, counted from 1), for a column
-    that is not there and for a line that cannot be read.
+    Args:
+        path: A `.csv`, `.jsonl` or `.parquet` file; csv files begin with a header.
+        text_column: The column of the texts, which are strings.
+        label_column: The column of the classes, which are strings or integers.
+
+    Raises:
+        RequestError: A column is missing or a line cannot be read. The message names the file and the line, or the
+            row of a parquet file, counted from 1.
     """
     rows = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}[path.suffix]
     texts, classes = [], []
@@ -37,10 +47,14 @@ def read_table(path: Path, text_column: str, label_column: str) -> LabelledTexts
 
 
 def class_name(value: object, where: str) -> str:
-    """A class as text; RequestError, beginning with ``where``, unless it is a string or a whole number."""
+    """Return a class as text.
+
+    Raises:
+        RequestError: `value` is neither a string nor an integer. The message begins with `where`.
+    """
     if isinstance(value, bool | int) or (isinstance(value, str) and value.strip()):
         return str(value)
-    raise RequestError(f"{where} is {value!r}; a class should be a string or a whole number.")
+    raise RequestError(f"{where} is {value!r}; a class should be a string or an integer.")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -58,11 +72,11 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             if len(fields) != len(header):
                 raise RequestError(
                     f"{where}: {len(fields)} fields where the header names {len(header)}; "
-                    "put double quotes round a text that holds a comma."
+                    "put double quotes around a text that holds a comma."
                 )
             yield where, dict(zip(header, fields, strict=True))
     except csv.Error as error:
-        raise RequestError(f"{path}, line {line}: not csv as it should be: {error}.") from None
+        raise RequestError(f"{path}, line {line}: invalid csv: {error}.") from None
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -86,6 +100,6 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise RequestError(f"{path}: not a parquet file that can be read: {str(error).splitlines()[0]}") from None
+        raise RequestError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}") from None
     for number, row in enumerate(table.to_pylist(), start=1):
         yield f"{path}, row {number}", row

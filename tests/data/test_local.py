@@ -80,6 +80,18 @@ def test_tables_of_each_format_give_the_same_texts(tmp_path, suffix):
     assert (read.texts, read.classes) == (['a "b", c', "d"], ["1", "0"])
 
 
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("a.csv", "text,label\nNA,01\n2020-01-01,null\n"),
+        ("a.jsonl", '{"text": "NA", "label": "01"}\n{"text": "2020-01-01", "label": "null"}\n'),
+    ],
+)
+def test_values_are_read_as_they_are_written(tmp_path, name, table):
+    read = read_table(write_files(tmp_path, {name: table}) / name, "text", "label")
+    assert (read.texts, read.classes) == (["NA", "2020-01-01"], ["01", "null"])
+
+
 def test_parquet_gives_the_same_texts(tmp_path):
     import pyarrow
     import pyarrow.parquet
@@ -97,13 +109,13 @@ def test_parquet_gives_the_same_texts(tmp_path):
         ("a.csv", 'text,label\n"two\nlines",1\ny\n', "line 4: 1 fields where the header names 2"),
         ("a.csv", "sentence,label\nx,1\n", "line 2: there is no column 'text', only 'sentence', 'label'"),
         ("a.csv", "text,label\nx,\n", "line 2: the label is ''"),
-        ("a.csv", 'text,label\n"x,1\n', "line 2: not csv as it should be"),
+        ("a.csv", 'text,label\n"x,1\n', "line 2: invalid csv"),
         ("a.jsonl", '{"text": "x", "label": 1}\n{"text": \n', "line 2: not JSON"),
         ("a.jsonl", "[1]\n", "line 1: '[1]' is not a JSON object"),
         ("a.jsonl", '{"text": 3, "label": 1}\n', "line 1: the text is 3; it should be a string"),
         ("a.jsonl", '{"text": "x", "label": 0.5}\n', "line 1: the label is 0.5; a class should be"),
         ("a.jsonl", '{"text": "x", "label": null}\n', "line 1: the label is None"),
-        ("a.parquet", "no", "not a parquet file that can be read"),
+        ("a.parquet", "no", "not a readable parquet file"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named_by_file_and_line(tmp_path, name, text, sentence):
