@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adaptivefreeze import FreezeMask, Timeline, parse_policy
 from adaptivefreeze.comparison.folder import StudyFolder
 from adaptivefreeze.comparison.result import (
     FailedRun,
@@ -17,6 +18,8 @@ from adaptivefreeze.comparison.result import (
     ValidationPoint,
 )
 from adaptivefreeze.comparison.settings import StudySettings
+from adaptivefreeze.model.timeline import Change
+from adaptivefreeze.policies import is_full_fine_tuning
 from adaptivefreeze.search import DepthSearch, Outcome
 from adaptivefreeze.search.statistics import certainty
 
@@ -59,9 +62,10 @@ def made(
         predicted_step_ratio=0.5,
         peak_memory_bytes=300 * 2**20,
         energy_joules=None,
-        timeline=({"step": 0, "mask": "embeddings+0-1 | 2-3 head", "reason": "static"},),
+        timeline=tuple(Timeline([Change(0, FreezeMask.first(MODEL.blocks, 2), "static")]).to_json()),
         environment={"python": "3.12", "device": "cpu", "threads": 1, "dtype": "float32"},
         settings={"epochs": 2, "batch_size": 16},
+        full_fine_tuning=is_full_fine_tuning(parse_policy(scenario), MODEL.blocks),
     )
     return replace(result, **changes)
 

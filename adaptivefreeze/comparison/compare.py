@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from ..model.blocks import BlockStack, find_blocks
 from ..model.timeline import Change, Timeline
-from ..policies import Policy
+from ..policies import Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
 from .equal_time import run_matched, with_reference
 from .fingerprints import model_record, task_record
@@ -20,7 +20,7 @@ from .folder import StudyFolder
 from .prediction import predicted_ratio, share_seen_again, step_shape
 from .result import FailedRun, ModelRecord, RunResult
 from .run import attempt, warm_up
-from .scenarios import UNFROZEN, expand
+from .scenarios import expand
 from .settings import StudySettings
 from .time_left import RemainingTime
 
@@ -64,7 +64,7 @@ class Interrupted(KeyboardInterrupt):
 def compare(
     task: Task,
     *,
-    scenarios: Sequence[str] = ("paper",),
+    scenarios: Sequence[str | Policy] = ("paper",),
     seeds: Sequence[int] = (0,),
     settings: StudySettings | None = None,
     output: str | Path,
@@ -89,13 +89,15 @@ def compare(
     folder = StudyFolder(output)
     folder.claim(task_record(task), model, settings)
 
+    reference = None
     if settings.match == "time":
-        policies = with_reference(policies)
+        policies = with_reference(policies, stack)
+        reference = str(policies[0])
     wanted = [(policy, seed) for seed, policy in product(seeds, policies)]
     todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
     progress.study_begins(task, len(wanted), len(wanted) - len(todo))
     try:
-        _run_all(task, todo, settings, stack, model, folder, progress)
+        _run_all(task, todo, settings, stack, model, folder, progress, reference)
     except KeyboardInterrupt as error:
         finished = sum(_finished(folder.find(str(p), s)) for p, s in wanted)
         raise Interrupted(
@@ -142,6 +144,7 @@ def _run_all(
     model: ModelRecord,
     folder: StudyFolder,
     progress: ProgressListener,
+    reference: str | None,
 ) -> None:
     if not todo:
         return
@@ -169,8 +172,9 @@ def _run_all(
             listener=stepped,
             checkpoints=folder.checkpoints(str(policy), seed) if settings.keeps_checkpoints else None,
         )
-        if settings.match == "time" and str(policy) not in UNFROZEN:
-            run = run_matched(train, settings, policy, seed, stack, shape, folder)
+        full = None if reference is None else folder.find(reference, seed)
+        if full is not None and not is_full_fine_tuning(policy, stack):
+            run = run_matched(train, settings, policy, seed, stack, shape, folder, full)
         else:
             run = train(settings)
         folder.store(run)

@@ -10,10 +10,9 @@ from typing import Protocol
 from ..model.blocks import BlockStack
 from ..model.cost import StepShape, step_ratio
 from ..model.mask import FreezeMask
-from ..policies import Nothing, Policy
+from ..policies import Nothing, Policy, is_full_fine_tuning
 from .folder import StudyFolder
 from .result import FailedRun, Matched, RunResult
-from .scenarios import UNFROZEN
 from .settings import StudySettings
 
 TOLERANCE = 0.05
@@ -32,10 +31,10 @@ class Train(Protocol):
     def __call__(self, settings: StudySettings, /, *, stop_after: float) -> RunResult | FailedRun: ...
 
 
-def with_reference(policies: Sequence[Policy]) -> tuple[Policy, ...]:
-    """`policies` with the unfrozen ones first, of which there must be one, since the others are to take its time."""
-    unfrozen = [policy for policy in policies if str(policy) in UNFROZEN]
-    return (*(unfrozen or [Nothing()]), *(policy for policy in policies if str(policy) not in UNFROZEN))
+def with_reference(policies: Sequence[Policy], stack: BlockStack) -> tuple[Policy, ...]:
+    """`policies` with full fine-tuning first, added if it is missing, since the others are to take its time."""
+    full = [policy for policy in policies if is_full_fine_tuning(policy, stack)]
+    return (*(full or [Nothing()]), *(policy for policy in policies if policy not in full))
 
 
 def predicted_epochs(stack: BlockStack, mask: FreezeMask, shape: StepShape, epochs: float, *, cache: bool) -> float:
@@ -57,15 +56,14 @@ def run_matched(
     stack: BlockStack,
     shape: StepShape,
     folder: StudyFolder,
+    reference: RunResult | FailedRun,
 ) -> RunResult | FailedRun:
-    """The run of `policy` that takes as long as the unfrozen run from `seed` in `folder`; failed where that one did."""
-    stored = folder.runs()
-    reference = next(run for run in stored if run.scenario in UNFROZEN and run.seed == seed)
+    """The run of `policy` that takes as long as `reference`, full fine-tuning from the same seed; failed if that is."""
     if isinstance(reference, FailedRun):
         error = f"There is no time to match, because {reference.scenario} failed: {reference.error}"
         return dataclasses.replace(reference, scenario=str(policy), error=error)
     predicted = predicted_epochs(stack, policy.initial_mask(stack), shape, settings.epochs, cache=settings.cache)
-    matched = [run.matched for run in stored if isinstance(run, RunResult) and run.scenario == str(policy)]
+    matched = [run.matched for run in folder.runs() if isinstance(run, RunResult) and run.scenario == str(policy)]
     first = next((found.epochs for found in matched if found), None)
     return match_time(train, settings, seconds=reference.train_seconds, predicted=predicted, first=first)
 

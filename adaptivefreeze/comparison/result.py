@@ -86,7 +86,8 @@ class RunResult:
     test. `peak_memory_bytes` is what the run itself needed. `order` is its place among the runs of its process,
     from 0. `metrics` is None where the test split was not looked at, as in the trials of a search. `settings` are those
     that the result depends on. `cache_stats` is what the prefix cache did, where there was one. `matched` is there
-    when the run had as many epochs as full fine-tuning's seconds pay for.
+    when the run had as many epochs as full fine-tuning's seconds pay for. `full_fine_tuning`: the policy freezes
+    nothing, so the run is a reference for the others.
     """
 
     scenario: str
@@ -111,6 +112,7 @@ class RunResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     cache_stats: Mapping[str, Any] | None = None
     matched: Matched | None = None
+    full_fine_tuning: bool = False
     order: int = 0
     status: str = "done"
     schema: int = SCHEMA
@@ -140,6 +142,9 @@ class RunResult:
                 "validation": tuple(ValidationPoint(**_known(ValidationPoint, point)) for point in known["validation"]),
                 "timeline": tuple(known["timeline"]),
                 "matched": _build(Matched, value, "matched") if known.get("matched") else None,
+                "full_fine_tuning": (
+                    known["full_fine_tuning"] if "full_fine_tuning" in known else _froze_nothing(known["timeline"])
+                ),
             }
         )
 
@@ -226,6 +231,11 @@ def _build(record: type[_Record], value: Mapping[str, Any], key: str) -> _Record
     if not isinstance(value.get(key), Mapping):
         raise ValueError(f"it has no {key!r}")
     return record(**_known(record, value[key]))
+
+
+def _froze_nothing(timeline: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a result without the field `full_fine_tuning` is of a static policy whose mask is empty."""
+    return [(change["mask"].partition(" | ")[0], change["reason"]) for change in timeline] == [("-", "static")]
 
 
 def _task(value: Mapping[str, Any]) -> TaskRecord:

@@ -20,7 +20,7 @@ from ..meters.energy import EnergyMeter
 from ..meters.environment import describe
 from ..meters.memory import PeakMemory, release_memory
 from ..meters.step_timer import StepClock
-from ..policies import Nothing, Policy
+from ..policies import Nothing, Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
 from .callbacks import LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
 from .fingerprints import task_record
@@ -113,6 +113,7 @@ def run_scenario(
         environment=describe(arguments.device, _dtype(arguments, trainer)),
         settings=settings.to_json(),
         cache_stats=None if freezing.cache is None else freezing.cache.stats.to_json(),
+        full_fine_tuning=is_full_fine_tuning(policy, stack),
         order=order,
     )
 

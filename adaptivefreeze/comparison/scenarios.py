@@ -1,4 +1,4 @@
-"""Scenarios: what a person types after --scenarios, as the policies to compare."""
+"""Scenarios: the policies of a comparison, from specs, names of sets and Policy objects."""
 
 from __future__ import annotations
 
@@ -6,67 +6,94 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from ..errors import RequestError
-from ..policies import POLICIES, AdaptivePolicy, BottomUp, HeadOnly, Interleaved, Nothing, Policy, TopDown, parse_policy
+from ..policies import (
+    AdaptivePolicy,
+    BottomUp,
+    HeadOnly,
+    Interleaved,
+    Nothing,
+    Policy,
+    TopDown,
+    parse_policy,
+    registered_policies,
+)
+from ..policies.base import arguments_of
 
 UNFROZEN = frozenset({"nothing", "bottom-up:0", "top-down:0"})
-"""The scenarios that are full fine-tuning: what the others are measured against."""
 
-_NAME_AHEAD = re.compile(r",(?=\s*[A-Za-z][A-Za-z-]*\s*(?::|,|$))")
+_BEFORE_NAME = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9-]*\s*(?::|,|$))")
 
 
-def expand(specs: Sequence[str], depth: int) -> tuple[Policy, ...]:
-    """The policies that `specs` name for a model of `depth` blocks, in order, each once.
+def expand(scenarios: Iterable[str | Policy], depth: int) -> tuple[Policy, ...]:
+    """Return the policies that `scenarios` stand for, in order, without duplicates.
 
-    A spec is a policy (`bottom-up:6`), a set (`paper`, `depths`, `static`, `adaptive`, `all`) or several of them
-    with commas between.
+    Args:
+        scenarios: Policies, specs (`bottom-up:6`) and names of sets (`paper`, `depths`, `static`, `adaptive`, `all`).
+            A text may hold several, separated by commas.
+        depth: Number of blocks of the model.
 
-    >>> [str(policy) for policy in expand(["depths"], 3)]
-    ['bottom-up:0', 'bottom-up:1', 'bottom-up:2', 'bottom-up:3']
+    Raises:
+        RequestError: When a name is unknown, when `scenarios` is empty, or when two different policies have the same
+            string form, which is the name of the scenario.
 
-    Raises `RequestError` for an unknown name and for an empty list.
+    Example:
+        >>> [str(policy) for policy in expand(["depths"], 3)]
+        ['bottom-up:0', 'bottom-up:1', 'bottom-up:2', 'bottom-up:3']
     """
     policies: dict[str, Policy] = {}
-    for spec in split_specs(specs):
-        for policy in _SETS[spec](depth) if spec in _SETS else (_parse(spec),):
-            policies.setdefault(str(policy), policy)
+    for policy in _policies(scenarios, depth):
+        known = policies.setdefault(str(policy), policy)
+        if known != policy:
+            raise RequestError(
+                f"two different scenarios are called {str(policy)!r}: make {type(policy).__name__} a dataclass, or "
+                "give it a __str__ that tells them apart."
+            )
     if not policies:
         raise RequestError("no scenario was given: name policies such as bottom-up:3, or a set such as paper.")
     return tuple(policies.values())
 
 
 def check_specs(specs: Sequence[str]) -> None:
-    """Raises `RequestError` for a spec that no model could make sense of."""
+    """Raise `RequestError` for a spec that is wrong for every model."""
     for spec in split_specs(specs):
         if spec not in _SETS:
             _parse(spec)
 
 
 def split_specs(texts: Iterable[str]) -> list[str]:
-    """Specs, one each, from texts that may hold several with commas between.
+    """Split texts that hold several specs, separated by commas.
 
-    A comma separates only where a name follows: those inside a policy's own arguments belong to it.
+    A comma separates specs only when a name follows; other commas belong to the arguments of a policy.
 
     >>> split_specs(["paper, top-down:3,embeddings=true,head-only"])
     ['paper', 'top-down:3,embeddings=true', 'head-only']
     """
-    return [spec.strip(" ,") for text in texts for spec in _NAME_AHEAD.split(text) if spec.strip(" ,")]
+    return [spec.strip(" ,") for text in texts for spec in _BEFORE_NAME.split(text) if spec.strip(" ,")]
+
+
+def _policies(scenarios: Iterable[str | Policy], depth: int) -> Iterable[Policy]:
+    for scenario in scenarios:
+        if isinstance(scenario, Policy):
+            yield scenario
+            continue
+        for spec in split_specs([scenario]):
+            yield from _SETS[spec](depth) if spec in _SETS else (_parse(spec),)
 
 
 def _parse(spec: str) -> Policy:
     try:
         return parse_policy(spec)
     except RequestError as error:
-        if ":" in spec or spec in {policy.name for policy in POLICIES}:
+        if ":" in spec or spec in {policy.name for policy in registered_policies()}:
             raise
         sentence = str(error).rstrip(".")
         raise RequestError(f"{sentence}. Sets of scenarios are {', '.join(_SETS)}.") from error
 
 
 def _paper(depth: int) -> list[Policy]:
-    """The ten of the static-freezing study, which keeps the embeddings fixed wherever it freezes blocks."""
+    """The ten scenarios of the static-freezing study, which freezes the embeddings wherever it freezes blocks."""
     ks = [math.floor(depth * quarter / 4 + 0.5) for quarter in range(5)]
     return [BottomUp(k) for k in ks] + [TopDown(k, embeddings=k > 0) for k in ks]
 
@@ -76,24 +103,23 @@ def _depths(depth: int) -> list[Policy]:
 
 
 def _static(depth: int) -> list[Policy]:
-    """Every static policy that needs no pattern from the user."""
-    return [Nothing(), *(p for p in _paper(depth) if str(p) not in UNFROZEN), Interleaved(2), HeadOnly()]
+    """The static policies that need no pattern."""
+    frozen = [policy for policy in _paper(depth) if policy not in (BottomUp(0), TopDown(0))]
+    return [Nothing(), *frozen, Interleaved(2), HeadOnly()]
 
 
 def _adaptive(depth: int) -> list[Policy]:
-    """Every policy that decides while it trains, with its own defaults; one without defaults must be named."""
-    return [policy() for policy in POLICIES if issubclass(policy, AdaptivePolicy) and not _required(policy)]
+    """The adaptive policies without required arguments, with default arguments."""
+    return [cls() for cls in registered_policies() if issubclass(cls, AdaptivePolicy) and not _has_required(cls)]
 
 
 def _all(depth: int) -> list[Policy]:
     return [*_static(depth), *_depths(depth)[1:], *_adaptive(depth)]
 
 
-def _required(policy: type[Policy]) -> bool:
-    """Whether there is an argument that must be given."""
+def _has_required(cls: type[Policy]) -> bool:
     missing = dataclasses.MISSING
-    described: Any = policy
-    return any(f.init and f.default is missing and f.default_factory is missing for f in dataclasses.fields(described))
+    return any(f.default is missing and f.default_factory is missing for f in arguments_of(cls))
 
 
 _SETS: dict[str, Callable[[int], list[Policy]]] = {

@@ -1,4 +1,4 @@
-"""FreezeMask: which units of a model are frozen, as an immutable value."""
+"""The freeze mask: which units of a model are frozen, as an immutable value."""
 
 from __future__ import annotations
 

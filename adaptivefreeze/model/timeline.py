@@ -1,8 +1,8 @@
-"""Timeline: what was frozen when, and why."""
+"""The timeline of a run: which mask was in force from which step on, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,13 @@ from .mask import FreezeMask
 
 @dataclass(frozen=True)
 class Change:
-    """From optimizer step `step` on, `mask` holds, for `reason`."""
+    """A change of the mask.
+
+    Args:
+        step: Number of optimizer steps taken before the change.
+        mask: The mask in force from then on.
+        reason: Why, in one line.
+    """
 
     step: int
     mask: FreezeMask
@@ -19,15 +25,32 @@ class Change:
 
 
 class Timeline:
-    """The changes of a run's mask in the order in which they were made."""
+    """The masks of a run, in order. A sequence of `Change`.
+
+    Args:
+        changes: The changes so far.
+
+    Example:
+        >>> timeline = Timeline()
+        >>> timeline.record(0, FreezeMask(4), "start")
+        >>> timeline.record(50, FreezeMask.first(4, 2), "two blocks have converged")
+        >>> str(timeline.at(49)), str(timeline.at(50))
+        ('- | embeddings 0-3 head', 'embeddings+0-1 | 2-3 head')
+    """
 
     def __init__(self, changes: Sequence[Change] = ()) -> None:
         self._changes = list(changes)
 
     def record(self, step: int, mask: FreezeMask, reason: str) -> None:
-        """Note that `mask` holds from `step` on. A second change at one step replaces the first.
+        """Add a change. It replaces an earlier change at the same step.
 
-        Raises `ValueError` when `step` lies before the last change: history is not rewritten.
+        Args:
+            step: Number of optimizer steps taken.
+            mask: The mask in force from now on.
+            reason: Why, in one line.
+
+        Raises:
+            ValueError: When `step` is before the last change.
         """
         if self._changes and step < self._changes[-1].step:
             raise ValueError(f"step {step} lies before the last recorded change at step {self._changes[-1].step}")
@@ -36,14 +59,18 @@ class Timeline:
         self._changes.append(Change(step, mask, reason))
 
     def at(self, step: int) -> FreezeMask:
-        """The mask that step number `step` (from 0) was run with. Raises `LookupError` before the first change."""
+        """Return the mask in force during step `step`, counted from 0.
+
+        Raises:
+            LookupError: When the first change comes later.
+        """
         held = [change.mask for change in self._changes if change.step <= step]
         if not held:
             raise LookupError(f"nothing was recorded up to step {step}")
         return held[-1]
 
     def spans(self, steps: int) -> list[tuple[FreezeMask, int]]:
-        """Each mask with the number of steps it was held for, in a run of `steps` steps."""
+        """Return each mask with the number of steps it was in force, in a run of `steps` steps."""
         ends = [change.step for change in self._changes[1:]] + [steps]
         return [
             (change.mask, max(0, min(end, steps) - change.step))
@@ -51,17 +78,19 @@ class Timeline:
         ]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """For people and result files: `[{"step": 0, "mask": "embeddings+0-2 | 3-11 head", "reason": "static"}]`."""
-        return [{"step": c.step, "mask": str(c.mask), "reason": c.reason} for c in self._changes]
+        """Return plain JSON, for checkpoints and result files.
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """Plain JSON, for `from_state`."""
-        return [{"step": c.step, "mask": c.mask.to_json(), "reason": c.reason} for c in self._changes]
+        Each entry has `step`, `reason`, the mask for readers (`mask`, such as `embeddings+0-2 | 3-11 head`) and the
+        mask as JSON (`frozen`), from which `from_json` reads it.
+        """
+        return [
+            {"step": c.step, "mask": str(c.mask), "frozen": c.mask.to_json(), "reason": c.reason} for c in self._changes
+        ]
 
     @classmethod
-    def from_state(cls, state: Sequence[dict[str, Any]]) -> Timeline:
-        """The timeline that `state_dict` described."""
-        return cls([Change(c["step"], FreezeMask.from_json(c["mask"]), c["reason"]) for c in state])
+    def from_json(cls, entries: Sequence[Mapping[str, Any]]) -> Timeline:
+        """Return the timeline that `to_json` described."""
+        return cls([Change(entry["step"], FreezeMask.from_json(entry["frozen"]), entry["reason"]) for entry in entries])
 
     def __len__(self) -> int:
         return len(self._changes)
@@ -75,4 +104,4 @@ class Timeline:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Timeline) and self._changes == other._changes
 
-    __hash__ = None  # type: ignore[assignment]  # it grows
+    __hash__ = None  # type: ignore[assignment]  # mutable

@@ -1,4 +1,4 @@
-"""What decides what is frozen."""
+"""Policies: which blocks are frozen when, decided from signals alone."""
 
 from .autofreeze import AutoFreeze
 from .autorgn import AutoRGN
@@ -20,16 +20,14 @@ from .freezeout import FreezeOut
 from .grades import GradES
 from .random_blocks import LayerOut, Lisa
 from .random_prefix import RandomPrefix
-from .registry import POLICIES
+from .registry import discover, load_plugins, parse_policy, register_policy, registered_policies
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
 from .smartfrz import SmartFRZ
-from .spec import parse_policy
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
 from .validation import ValidationDriven
 from .wrappers import WRAPPERS, After, Ceiling, Floor, Patience
 
 __all__ = [
-    "POLICIES",
     "WRAPPERS",
     "AdaptivePolicy",
     "After",
@@ -65,5 +63,10 @@ __all__ = [
     "Trial",
     "ValidationDriven",
     "is_full_fine_tuning",
+    "load_plugins",
     "parse_policy",
+    "register_policy",
+    "registered_policies",
 ]
+
+discover(__name__, __path__)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number, intervals
 from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, Trial
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
 
+@register_policy
 @dataclass
 class AutoFreeze(AdaptivePolicy):
     """Freezes the blocks before the first one whose gradient still changes (arXiv 2102.01386).

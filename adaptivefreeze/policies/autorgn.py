@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 from ..model.mask import FreezeMask
 from .arguments import check_number, intervals
 from .base import AdaptivePolicy, Decision, DecisionPoints, Norms, Signals
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
 
+@register_policy
 @dataclass(frozen=True)
 class AutoRGN(AdaptivePolicy):
     """Scales each unit's learning rate by ‖g‖₂ / ‖w‖₂, relative to the largest (arXiv 2210.11466).

@@ -10,6 +10,7 @@ from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
 from .arguments import check_number
 from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, StepCosts
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -22,6 +23,7 @@ APART = 5  # steps at least between the moments of a shortened run: each costs a
 PACE_SAID = 0.1  # a change of pace by less than this share is not worth a line
 
 
+@register_policy
 @dataclass
 class Budget(AdaptivePolicy):
     """Makes the run take the share `ratio` of the time of full fine-tuning, in fewer steps or by freezing.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number, intervals
 from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Matrix = Sequence[Sequence[float]]
 
 
+@register_policy
 @dataclass
 class Egeria(AdaptivePolicy):
     """Freezes blocks from the front by their plasticity; unfreezes all when the learning rate has dropped.

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 from ..model.mask import EMBEDDINGS, FreezeMask, block_name
 from .arguments import check_number
 from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
 
+@register_policy
 @dataclass(frozen=True)
 class FreezeOut(AdaptivePolicy):
     """Block i of L freezes at the share t_i = (t0 + (1 − t0)·i/L)³ of the run (arXiv 1706.04983).

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number
 from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack, Unit
 
 
+@register_policy
 @dataclass
 class GradES(AdaptivePolicy):
     """Freezes each matrix of the blocks by itself, once its gradient changes little from step to step.

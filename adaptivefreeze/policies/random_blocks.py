@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 from ..model.mask import FreezeMask
 from .arguments import check_number
 from .base import Schedule, Signals
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
 
+@register_policy
 @dataclass(frozen=True)
 class LayerOut(Schedule):
     """In each epoch every block is frozen with `probability`, drawn from `seed` and the epoch's number."""
@@ -43,6 +45,7 @@ class LayerOut(Schedule):
         return FreezeMask(depth, blocks=[i for i in range(depth) if rng.random() < self.probability])
 
 
+@register_policy
 @dataclass(frozen=True)
 class Lisa(Schedule):
     """Embeddings, head and `blocks` random blocks train; every `steps` steps others are drawn."""

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 from ..model.mask import FreezeMask
 from .arguments import check_number, intervals
 from .base import DecisionPoints, Schedule, Signals
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
     from ..model.timeline import Timeline
 
 
+@register_policy
 @dataclass
 class RandomPrefix(Schedule):
     """At each decision, `intervals` of them an epoch, the prefix grows by a number of blocks drawn at random.

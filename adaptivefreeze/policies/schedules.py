@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..model.mask import FreezeMask
 from .arguments import check_number
 from .base import Policy, Schedule, Signals, Trial
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -36,6 +37,7 @@ class PrefixSchedule(Schedule):
         return FreezeMask.first(depth, blocks) if blocks else FreezeMask(depth)
 
 
+@register_policy
 @dataclass(frozen=True)
 class LinearSchedule(PrefixSchedule):
     """From the share `start_at` of the run on, the frozen share of the blocks grows linearly to `level` at its end."""
@@ -58,6 +60,7 @@ class LinearSchedule(PrefixSchedule):
         return cls(start_at=start_at, level=round(trial.suggest_float("linear level", 0.2, 1.0, step=0.2), 1))
 
 
+@register_policy
 @dataclass(frozen=True)
 class GeometricSchedule(PrefixSchedule):
     """Every `every` epochs the share `alpha` of the blocks that still train freezes, rounded half up.
@@ -84,6 +87,7 @@ class GeometricSchedule(PrefixSchedule):
         return frozen
 
 
+@register_policy
 @dataclass(frozen=True)
 class GradualUnfreezing(PrefixSchedule):
     """The head alone at first; every `every` epochs `step` more blocks thaw, from the top, at last the embeddings."""

@@ -13,11 +13,13 @@ from ..model.mask import FreezeMask, block_name
 from .arguments import check_number, intervals
 from .attention import AttentionPredictor, History, read_predictor
 from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
 
+@register_policy
 @dataclass
 class SmartFRZ(AdaptivePolicy):
     """Freezes the blocks that a trained predictor calls finished (arXiv 2401.16720).

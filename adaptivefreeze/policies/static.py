@@ -10,11 +10,13 @@ from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask
 from .arguments import check_depth, depth_of
 from .base import Policy, Trial
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
 
+@register_policy
 @dataclass(frozen=True)
 class Nothing(Policy):
     """Freezes nothing: full fine-tuning, the reference of every comparison."""
@@ -25,6 +27,7 @@ class Nothing(Policy):
         return FreezeMask(stack.depth)
 
 
+@register_policy
 @dataclass(frozen=True)
 class BottomUp(Policy):
     """Freezes the embeddings and the first `k` blocks.
@@ -65,6 +68,7 @@ class BottomUp(Policy):
         return cls(k, embeddings=embeddings) if k else cls(0)
 
 
+@register_policy
 @dataclass(frozen=True)
 class TopDown(Policy):
     """Freezes the last `k` blocks, never the head.
@@ -99,6 +103,7 @@ class TopDown(Policy):
         return cls(k, embeddings=embeddings) if k else BottomUp(0)
 
 
+@register_policy
 @dataclass(frozen=True)
 class Interleaved(Policy):
     """Freezes every `every`-th block: `Interleaved(2)` freezes blocks 0, 2, 4, …
@@ -132,6 +137,7 @@ class Interleaved(Policy):
         return FreezeMask(stack.depth, embeddings=self.embeddings, blocks=blocks)
 
 
+@register_policy
 @dataclass(frozen=True)
 class HeadOnly(Policy):
     """Freezes the embeddings and all blocks, so that only the head trains."""
@@ -142,6 +148,7 @@ class HeadOnly(Policy):
         return FreezeMask.first(stack.depth, stack.depth)
 
 
+@register_policy
 @dataclass(frozen=True)
 class Modules(Policy):
     r"""Freezes the parameters whose name matches a regular expression.

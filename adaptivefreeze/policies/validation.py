@@ -10,6 +10,7 @@ from ..errors import RequestError
 from ..model.mask import FreezeMask
 from .arguments import check_number
 from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, Trial
+from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 DEEPER, THAW = "deeper", "thaw"
 
 
+@register_policy
 @dataclass
 class ValidationDriven(AdaptivePolicy):
     """Freezes while the metric holds and thaws when it drops, or starts from the head and thaws when it stalls.

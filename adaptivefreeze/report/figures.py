@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from ..model.mask import EMBEDDINGS, HEAD
+from ..model.mask import EMBEDDINGS, HEAD, FreezeMask
+from ..model.timeline import Timeline
 from .summary import Row, SearchDetails, Summary
 from .table import score_name
 
@@ -153,32 +154,26 @@ def freeze_timelines(summary: Summary) -> tuple[FreezeTimeline, ...]:
     """Return the first run of each scenario whose mask changed during training."""
     found: dict[str, FreezeTimeline] = {}
     for run in summary.results:
-        if len({change["mask"] for change in run.timeline}) > 1 and run.scenario not in found:
-            depth = run.model.blocks
-            changes = [(change["step"], frozen_units(change["mask"], depth)) for change in run.timeline]
+        # Results of earlier versions hold the masks as text only.
+        if run.scenario in found or not all("frozen" in change for change in run.timeline):
+            continue
+        timeline, depth = Timeline.from_json(run.timeline), run.model.blocks
+        if len({change.mask for change in timeline}) > 1:
+            changes = [(change.step, frozen_units(change.mask)) for change in timeline]
             spans = _spans(changes, run.steps, depth)
             found[run.scenario] = FreezeTimeline(run.scenario, run.seed, run.steps, depth, spans)
     return tuple(found.values())[:MAX_TIMELINES]
 
 
-def frozen_units(mask: str, depth: int) -> frozenset[int]:
-    """Return the numbers of the units that a printed mask freezes as a whole.
+def frozen_units(mask: FreezeMask) -> frozenset[int]:
+    """Return the numbers of the units that are frozen as a whole: embeddings 0, block i i + 1, head depth + 1.
 
     Example:
-        >>> sorted(frozen_units("embeddings+0-1 | 2-3 head", 4))
+        >>> sorted(frozen_units(FreezeMask.first(4, 2)))
         [0, 1, 2]
     """
-    # The right side lists every unit of which at least a part is trained.
-    trained: set[int] = set()
-    for word in mask.rpartition(" | ")[2].split():
-        if word == EMBEDDINGS:
-            trained.add(0)
-        elif word == HEAD:
-            trained.add(depth + 1)
-        elif word != "-":
-            first, _, last = word.partition("-")
-            trained |= set(range(int(first) + 1, int(last or first) + 2))
-    return frozenset(range(depth + 2)) - trained
+    ends = {number for number, on in ((0, mask.embeddings), (mask.depth + 1, mask.head)) if on}
+    return frozenset(ends | {i + 1 for i in mask.blocks})
 
 
 def figures(summary: Summary) -> dict[str, Figure]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from ..comparison.result import FailedRun, RunResult
-from ..comparison.scenarios import UNFROZEN
-from ..policies import POLICIES
+from ..policies import registered_policies
 
 TOLERANCE = 0.002
 """A validation score counts as the quality of full fine-tuning from this far below its final score: 0.2 points."""
@@ -169,7 +168,7 @@ def summarize_runs(runs: Iterable[RunResult | FailedRun]) -> Summary:
     results = [run for run in ordered if isinstance(run, RunResult)]
     failures = [run for run in ordered if isinstance(run, FailedRun)]
     task, model = ordered[0].task, ordered[0].model
-    reference = _Reference.of([run for run in results if run.scenario in UNFROZEN])
+    reference = _Reference.of([run for run in results if run.full_fine_tuning])
     names = dict.fromkeys(run.scenario for run in ordered)
     return Summary(
         title=f"Data set {task.dataset} with {task.train_examples:,} training examples, "
@@ -214,7 +213,7 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
     return Row(
         scenario=scenario,
         notes=(f"failed: seed {', '.join(map(str, failed))}",) if failed else (),
-        highlighted=scenario in UNFROZEN,
+        highlighted=any(run.full_fine_tuning for run in runs),
         seeds=tuple(run.seed for run in runs),
         failed=failed,
         reached=tuple(seconds),
@@ -247,7 +246,7 @@ def _warnings(runs: Sequence[RunResult | FailedRun]) -> tuple[str, ...]:
     if len(environments) > 1:
         listed = "; ".join(sorted(", ".join(values) for values in environments))
         found[f"Times are not comparable, because the runs were measured in different environments: {listed}."] = None
-    if results and not any(run.scenario in UNFROZEN for run in results):
+    if results and not any(run.full_fine_tuning for run in results):
         found["Speedups are missing, because no run is full fine-tuning: add the scenario nothing."] = None
     return tuple(found)
 
@@ -274,7 +273,7 @@ def scenario_key(scenario: str) -> tuple[int, tuple[tuple[int, float, str], ...]
         >>> sorted(["bottom-up:12", "bottom-up:9", "nothing"], key=scenario_key)
         ['nothing', 'bottom-up:9', 'bottom-up:12']
     """
-    names = [policy.name for policy in POLICIES]
+    names = [policy.name for policy in registered_policies()]
     name, _, rest = scenario.partition(":")
     words: Sequence[str] = re.findall(r"\d+(?:\.\d+)?|[^\d]+", rest)
     parts = tuple((0, float(word), "") if word[0].isdigit() else (1, 0.0, word) for word in words)

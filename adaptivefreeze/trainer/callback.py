@@ -168,7 +168,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
                     "policy": str(self.policy),
                     "policy_state": self.policy.state_dict(),
                     "mask": None if self.mask is None else self.mask.to_json(),
-                    "timeline": self.timeline.state_dict(),
+                    "timeline": self.timeline.to_json(),
                     "learning_rates": self._learning_rates,
                     "pace": self._pace.state_dict(),
                 }
@@ -231,7 +231,7 @@ class FreezeCallback(TrainerCallback, ExportableState):
         else:
             self.policy.reset()
             self.policy.load_state_dict(saved["policy_state"])
-            self.timeline = Timeline.from_state(saved["timeline"])
+            self.timeline = Timeline.from_json(saved["timeline"])
             mask = FreezeMask.from_json(saved["mask"])
             self._learning_rates = saved.get("learning_rates") or {}
             self._pace = Pace(**saved.get("pace", {}))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from policies.test_conformance import stack_of
 
 from adaptivefreeze import BottomUp, FreezeMask, Nothing, RequestError, find_blocks, parse_policy
 from adaptivefreeze.comparison import FailedRun, StudyFolder, StudySettings, compare
@@ -90,9 +91,9 @@ def test_a_policy_that_ends_the_run_is_left_at_that(finished):
 
 
 def test_the_unfrozen_run_comes_first_and_is_added_where_it_is_missing():
-    frozen, full = BottomUp(2), parse_policy("top-down:0")
-    assert with_reference([frozen, full]) == (full, frozen)
-    assert with_reference([frozen]) == (Nothing(), frozen)
+    frozen, full = BottomUp(2), parse_policy("top-down:0.0")
+    assert with_reference([frozen, full], stack_of(4)) == (full, frozen)
+    assert with_reference([frozen], stack_of(4)) == (Nothing(), frozen)
 
 
 def test_compare_gives_every_scenario_the_same_time(task, settings, tmp_path):

@@ -39,6 +39,21 @@ def test_the_file_has_every_field_of_the_contract():
     assert (value["status"], failed().to_json()["status"]) == ("done", "failed")
 
 
+@pytest.mark.parametrize(
+    ("mask", "reason", "full"),
+    [
+        ("- | embeddings 0-3 head", "static", True),
+        ("- | embeddings 0-3 head", "start", False),
+        ("embeddings+0-1 | 2-3 head", "static", False),
+    ],
+)
+def test_full_fine_tuning_of_earlier_results_is_recognized_by_the_timeline(mask, reason, full):
+    value = made().to_json()
+    del value["full_fine_tuning"]
+    value["timeline"] = [{"step": 0, "mask": mask, "reason": reason}]
+    assert RunResult.from_json(value).full_fine_tuning is full
+
+
 def test_unknown_keys_are_passed_over(tmp_path):
     value = made().to_json()
     value["from_the_future"] = 1

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adaptivefreeze import BottomUp, FreezeCallback, Nothing, find_blocks
+from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Nothing, find_blocks
 from adaptivefreeze.comparison import FailedRun, StudySettings, run_scenario
 from adaptivefreeze.comparison.callbacks import TrainingDiverged
 from adaptivefreeze.comparison.fingerprints import fingerprint, model_record
@@ -39,7 +39,9 @@ def test_a_run_measures_all_that_a_result_holds(task, settings, model):
     assert run.trainable_parameters == stack.trainable_parameters(mask)
     assert run.frozen_fraction == pytest.approx(1 - run.trainable_parameters / stack.total)
     assert 0.3 < run.predicted_step_ratio < 1
-    assert run.timeline == ({"step": 0, "mask": "embeddings+0-1 | 2-3 head", "reason": "static"},)
+    (change,) = run.timeline
+    assert (change["step"], change["mask"], change["reason"]) == (0, "embeddings+0-1 | 2-3 head", "static")
+    assert FreezeMask.from_json(change["frozen"]) == mask
     assert [(p.step, p.epoch) for p in run.validation] == [(3, 1.0), (6, 2.0)]
     assert 0 < run.validation[0].seconds < run.validation[1].seconds == run.train_seconds
     assert set(run.metrics.per_class) == {"LOC", "PER"}

@@ -26,8 +26,10 @@ def test_tells_the_mask_of_each_step():
 
 def test_survives_json():
     timeline = example()
-    assert Timeline.from_state(json.loads(json.dumps(timeline.state_dict()))) == timeline
-    assert timeline.to_json()[1] == {"step": 10, "mask": "embeddings+0 | 1-3 head", "reason": "slow"}
+    assert Timeline.from_json(json.loads(json.dumps(timeline.to_json()))) == timeline
+    entry = timeline.to_json()[1]
+    assert FreezeMask.from_json(entry.pop("frozen")) == ONE
+    assert entry == {"step": 10, "mask": "embeddings+0 | 1-3 head", "reason": "slow"}
 
 
 def test_history_is_not_rewritten():

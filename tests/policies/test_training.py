@@ -8,9 +8,9 @@ from training import losses, make_trainer, moved, tiny_bert, weights
 from transformers import TrainerCallback
 
 from adaptivefreeze import Budget, FreezeCallback, parse_policy
-from adaptivefreeze.policies import POLICIES, AdaptivePolicy
+from adaptivefreeze.policies import AdaptivePolicy, registered_policies
 
-ONE_EACH = [*(SETTINGS[cls][0] for cls in POLICIES), Budget(0.8, clock=False)]
+ONE_EACH = [*(SETTINGS[cls][0] for cls in registered_policies()), Budget(0.8, clock=False)]
 ADAPTIVE = [str(p) for p in [*ONE_EACH, WRAPPED[2], WRAPPED[5]] if isinstance(p, AdaptivePolicy)]
 STEPS = {"num_train_epochs": 4, "eval_strategy": "steps", "eval_steps": 3, "logging_steps": 1}
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from matplotlib.text import Text
 from results import made, searched
 
-from adaptivefreeze import FreezeMask
+from adaptivefreeze import FreezeMask, Timeline
+from adaptivefreeze.model.timeline import Change
 from adaptivefreeze.report.figures import (
     draw_curves,
     draw_scores,
@@ -65,12 +66,13 @@ def test_curves_are_of_runs_with_two_evaluations_at_least():
     assert [text.get_text() for text in legend.get_texts()] == ["nothing"]
 
 
-CHANGING = (
-    {"step": 0, "mask": "- | embeddings 0-3 head", "reason": "start"},
-    {"step": 5, "mask": "embeddings+0-1 | 2-3 head", "reason": "holds"},
-    {"step": 10, "mask": "embeddings+0 | 1-3 head", "reason": "dropped"},
-    {"step": 12, "mask": "embeddings+0-1 | 2-3 head", "reason": "holds"},
-)
+CHANGES = [
+    Change(0, FreezeMask(4), "start"),
+    Change(5, FreezeMask.first(4, 2), "holds"),
+    Change(10, FreezeMask.first(4, 1), "dropped"),
+    Change(12, FreezeMask.first(4, 2), "holds"),
+]
+CHANGING = tuple(Timeline(CHANGES).to_json())
 
 
 @given(
@@ -82,7 +84,7 @@ CHANGING = (
 def test_a_mask_is_read_as_it_is_written(depth, blocks, embeddings, head):
     mask = FreezeMask(depth, embeddings=embeddings, blocks=blocks, head=head, parts=[("block 0", "a b|c + 7 | 9")])
     expected = {i + 1 for i in blocks} | {0 for _ in range(embeddings)} | {depth + 1 for _ in range(head)}
-    assert frozen_units(str(mask), depth) == expected
+    assert frozen_units(mask) == expected
 
 
 def test_a_unit_is_drawn_for_as_long_as_it_is_frozen():

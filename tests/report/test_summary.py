@@ -22,6 +22,13 @@ def test_speedup_is_against_the_mean_of_the_unfrozen_runs():
     assert row(summary, "bottom-up:2").predicted_speedup == Spread(2.0)
 
 
+@pytest.mark.parametrize("spec", ["nothing", "bottom-up:0.0", "top-down:0.1"])
+def test_full_fine_tuning_is_the_reference_whatever_its_spelling(spec):
+    summary = summarize_runs([made(spec, seconds=20.0), made("bottom-up:2", seconds=10.0)])
+    assert row(summary, "bottom-up:2").speedup == Spread(2.0)
+    assert [row.highlighted for row in summary.rows] == [row.scenario == spec for row in summary.rows]
+
+
 def test_without_an_unfrozen_run_there_is_no_speedup_and_a_warning_says_so():
     summary = summarize_runs([made("bottom-up:2"), made("head-only")])
     assert all(row.speedup is None for row in summary.rows)
