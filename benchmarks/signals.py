@@ -21,7 +21,7 @@ from machine import describe
 from transformers import BertConfig, BertForTokenClassification
 
 from adaptivefreeze import find_blocks
-from adaptivefreeze.signals import MEASURES, Watch
+from adaptivefreeze.signals import MEASURES, SignalCollector
 
 BLOCKS = 12
 
@@ -45,7 +45,7 @@ def measure(device: str, rounds: int, batch: int, tokens: int, every: int, signa
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     ids = torch.randint(1000, 30000, (batch, tokens), device=device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids % 9}
-    watches = {name: Watch(frozenset({name}), model, stack) for name in signals}
+    collectors = {name: SignalCollector(frozenset({name}), model, stack) for name in signals}
     paid: dict[str, list[tuple[float, float]]] = {name: [] for name in signals}
 
     def clip_and_step() -> None:
@@ -54,15 +54,15 @@ def measure(device: str, rounds: int, batch: int, tokens: int, every: int, signa
 
     for number in range(-1, rounds):  # the first round is a warm-up: it creates buffers and optimizer state
         whole = seconds(device, lambda: model(**inputs).loss.backward())
-        for watch in watches.values():
-            watch.gradients(None)  # so that the timed call adds to an existing sum, as in most steps
-        usual = {n: seconds(device, lambda w=w: w.gradients(None)) for n, w in watches.items()}  # type: ignore[misc]
-        due = {n: seconds(device, lambda w=w: w.gradients(1)) for n, w in watches.items()}  # type: ignore[misc]
+        for collector in collectors.values():
+            collector.gradients_ready(None)  # so that the timed call adds to an existing sum, as in most steps
+        usual = {n: seconds(device, lambda w=w: w.gradients_ready(None)) for n, w in collectors.items()}  # type: ignore[misc]
+        due = {n: seconds(device, lambda w=w: w.gradients_ready(1)) for n, w in collectors.items()}  # type: ignore[misc]
         whole += seconds(device, clip_and_step)
-        after = {n: seconds(device, lambda w=w: w.stepped(1)) for n, w in watches.items()}  # type: ignore[misc]
+        after = {n: seconds(device, lambda w=w: w.optimizer_stepped(1)) for n, w in collectors.items()}  # type: ignore[misc]
         whole += seconds(device, optimizer.zero_grad)
-        for name, watch in watches.items():
-            reading = seconds(device, watch.read) + seconds(device, watch.reset)
+        for name, collector in collectors.items():
+            reading = seconds(device, collector.read) + seconds(device, collector.reset)
             if number >= 0:
                 paid[name].append((usual[name] / whole, (due[name] - usual[name] + after[name] + reading) / whole))
     lines = []

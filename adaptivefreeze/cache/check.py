@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..model.eval_mode import eval_mode
 from .bypass import Bypass, Unsuitable
 from .keys import Batch
 
@@ -57,19 +57,6 @@ def check_shape(hidden: torch.Tensor, batch: Batch, boundary: int) -> None:
     expected = (batch.size,) if batch.tokens is None else (batch.size, batch.tokens)
     if tuple(hidden.shape[: len(expected)]) != expected:
         raise Unsuitable(f"block {boundary - 2} gives {tuple(hidden.shape)} for a batch of {expected}")
-
-
-@contextmanager
-def eval_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Eval mode inside; each module's own mode outside."""
-    before = [m.training for m in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, before, strict=True):
-            module.training = mode
 
 
 def _widened(batch: Batch) -> Batch:

@@ -18,9 +18,10 @@ from torch import nn
 from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.cost import filling_pays
+from ..model.eval_mode import eval_mode
 from ..model.mask import FreezeMask
 from .bypass import Bypass, Unsuitable
-from .check import check_bypass, check_shape, eval_mode
+from .check import check_bypass, check_shape
 from .disk import DiskRows
 from .fingerprint import Fingerprints
 from .keys import Batch, read_batch

@@ -1,1 +1,1 @@
-"""What can be frozen, and freezing it."""
+"""The units of a model, masks over them, and the mechanism that freezes them."""

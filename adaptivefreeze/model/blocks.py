@@ -1,4 +1,4 @@
-"""BlockStack: a model's freezable units, `embeddings`, `block 0` … `block L-1`, `head`, in forward order."""
+"""BlockStack: the units of a model, `embeddings`, `block 0` … `block L-1`, `head`, in forward order."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ Use = Literal["matmul", "lookup", "tied", "expert", "other"]
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """A parameter: its name in the model, its shape, how it is used, and whether the user lets it train.
+    """One parameter of a model.
 
-    `use`: `matmul` (multiplied with every token), `lookup` (an embedding table), `tied` (a table that also serves as
-    the output layer), `expert` (multiplied with the tokens that are routed to it: `active` is the share of the
-    experts that a token meets), `other`.
+    Attributes:
+        name: Its name in the model.
+        shape: Its shape.
+        use: How the forward pass uses it: `matmul` (multiplied with every token), `lookup` (an embedding table),
+            `tied` (an embedding table that is also the output layer), `expert` (multiplied with the tokens that are
+            routed to it), or `other`.
+        trainable: Whether it required a gradient when the blocks were found. If not, the user froze it.
+        active: Share of the experts that process one token, from 0 to 1. It is 1 outside of experts.
     """
 
     name: str
@@ -39,13 +44,19 @@ class ParameterInfo:
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The smallest thing a mask freezes whole. `modules`: paths of the modules that make it up, in forward order."""
+    """The smallest part of a model that a mask freezes as a whole.
+
+    Attributes:
+        name: `embeddings`, `block 0`, `block 1`, … or `head`.
+        modules: Paths of its modules in forward order.
+        parameters: The parameters that it owns.
+    """
 
     name: str
     modules: tuple[str, ...]
@@ -53,17 +64,21 @@ class Unit:
 
     @property
     def size(self) -> int:
-        """Number of values in its parameters."""
+        """Number of elements in its parameters."""
         return sum(p.size for p in self.parameters)
 
 
 @dataclass(frozen=True)
 class BlockStack:
-    """The units of one model. Pure data: names and shapes, no tensors.
+    """The units of one model in forward order. It holds names and shapes, no tensors.
 
-    `tower`: path of the module whose blocks these are. `hidden_size`: width of what flows between blocks.
-    `shared`: sentences about parameters that serve in more than one place. `probed`: whether a sample forward
-    pass confirmed the order (the first real batch is checked in any case).
+    Attributes:
+        model_name: Class name of the model.
+        tower: Path of the module that contains the blocks. Empty for the model itself.
+        units: `embeddings`, the blocks, and `head`.
+        hidden_size: Width of the hidden state between blocks.
+        shared: Sentences about parameters that are used in more than one place, for display.
+        probed: Whether a sample forward pass confirmed the order. The first training batch is checked in any case.
     """
 
     model_name: str
@@ -80,21 +95,25 @@ class BlockStack:
 
     @property
     def blocks(self) -> tuple[Unit, ...]:
-        """The units between embeddings and head."""
+        """The blocks, from the bottom to the top."""
         return self.units[1:-1]
 
     @property
     def total(self) -> int:
-        """Number of values in all parameters."""
+        """Number of elements in all parameters."""
         return sum(unit.size for unit in self.units)
 
     @cached_property
     def unit_of(self) -> dict[str, str]:
-        """Parameter name -> name of the unit that owns it."""
+        """Map from the name of a parameter to the name of its unit."""
         return {p.name: unit.name for unit in self.units for p in unit.parameters}
 
     def frozen(self, mask: FreezeMask) -> frozenset[str]:
-        """Names of the parameters that `mask` freezes. Raises `ValueError` for a mask of another depth."""
+        """Return the names of the parameters that `mask` freezes.
+
+        Raises:
+            ValueError: If the mask is for a model of another depth.
+        """
         if mask.depth != self.depth:
             raise ValueError(f"a mask of {mask.depth} blocks does not fit {self.model_name} with {self.depth} blocks")
         parts: dict[str, list[re.Pattern[str]]] = {}
@@ -108,34 +127,52 @@ class BlockStack:
         )
 
     def trainable_parameters(self, mask: FreezeMask) -> int:
-        """Number of values that still train under `mask`; what the user froze does not count."""
+        """Return the number of elements that train under `mask`. Parameters that the user froze do not count."""
         frozen = self.frozen(mask)
         return sum(p.size for u in self.units for p in u.parameters if p.trainable and p.name not in frozen)
 
     def frozen_fraction(self, mask: FreezeMask) -> float:
-        """Share of all values that do not train under `mask`, from 0 to 1."""
+        """Return the share of all elements that do not train under `mask`, from 0 to 1."""
         return 1 - self.trainable_parameters(mask) / self.total
 
 
 def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
-    """The units of `model`, found from its structure: lists of like modules under a transformers model.
+    """Find the units of a model from its structure: the lists of similar modules inside a transformers model.
 
-    What runs before or between the blocks, or is used by them from outside (position tables, shared biases),
-    belongs to `embeddings`; what runs after them, and all that lies outside the tower, to `head`. A sample
-    forward pass of 8 tokens tells which is which; where a model gives no sample, the order of registration does.
+    Modules that run before or between the blocks, and parameters that the blocks use from outside (position tables,
+    shared biases), belong to `embeddings`. Modules that run after the blocks, and everything outside the tower, belong
+    to `head`. A sample forward pass of 8 tokens decides. If the model does not accept a sample, the order in which
+    modules are registered decides.
 
-    Raises `RequestError` when there is no transformers model inside, no list of blocks, or several towers and none
-    is named: `find_blocks(model, tower="text_model")`.
+    Example:
+        ```python
+        stack = find_blocks(model)
+        stack.depth  # 12
+        stack.frozen(FreezeMask.first(stack.depth, 6))  # names of the parameters in the embeddings and 6 blocks
+        ```
+
+    Args:
+        model: A transformers model, or a module that contains one.
+        tower: Path, or end of the path, of the tower to use in a model with several: `"text_model"`.
+
+    Returns:
+        The units in forward order.
+
+    Raises:
+        RequestError: If there is no transformers model, no list of blocks, a `tower` that matches none or several, or
+            several towers and none is named.
     """
     name = type(model).__name__
     pretrained = [(path, m) for path, m in model.named_modules() if isinstance(m, PreTrainedModel)]
     if not pretrained:
-        raise RequestError(f"{name} is not a transformers model: give a PreTrainedModel, or a module that holds one.")
+        raise RequestError(
+            f"{name} is not a transformers model: pass a PreTrainedModel, or a module that contains one."
+        )
     path, module, groups = _choose_tower(name, _towers(pretrained), tower)
     blocks = max(groups, key=lambda group: sum(p.numel() for b in group for m in b for p in m.parameters()))
     trace = _probe(module, blocks)
     if trace is None:
-        # A bare encoder (DINOv2's) takes no sample by itself; the base model around it holds its embeddings.
+        # A bare encoder (as in DINOv2) accepts no sample. The base model around it contains its embeddings.
         around = [
             (p, m) for p, m in reversed(pretrained) if path.startswith(f"{p}." if p else "") and m.base_model is m
         ]
@@ -152,7 +189,10 @@ Block = tuple[nn.Module, ...]
 def _towers(
     pretrained: Sequence[tuple[str, PreTrainedModel]],
 ) -> dict[str, tuple[nn.Module, list[list[Block]]]]:
-    """Path of each tower (the nearest transformers model around a list of blocks) -> itself and its lists."""
+    """Map from the path of each tower to the tower and its lists of blocks.
+
+    A tower is the innermost transformers model around a list of blocks.
+    """
     towers: dict[str, tuple[nn.Module, list[list[Block]]]] = {}
     inner = {id(m) for _, m in pretrained}
     for path, module in pretrained:
@@ -165,7 +205,7 @@ def _towers(
 
 
 def _block_lists(module: nn.Module, stop: set[int]) -> list[list[Block]]:
-    """The outermost lists of like modules below `module`, not entering other transformers models."""
+    """The outermost lists of similar modules in `module`, outside of other transformers models."""
     found: list[list[Block]] = []
     parallel: dict[int, list[list[nn.Module]]] = {}
     for child in module.children():
@@ -176,13 +216,13 @@ def _block_lists(module: nn.Module, stop: set[int]) -> list[list[Block]]:
             parallel.setdefault(len(members), []).append(members)
         else:
             found.extend(_block_lists(child, stop))
-    # Sibling lists of one length hold the sub-layers of one and the same block (XLM: attentions, norms, ffns, norms).
+    # Sibling lists of equal length hold the sub-layers of the same blocks (XLM: attentions, norms, ffns, norms).
     found.extend([list(zip(*lists, strict=True)) for lists in parallel.values()])
     return found
 
 
 def _flat(modules: nn.ModuleList) -> list[nn.Module]:
-    """Members of a list, and of the lists in it (Funnel's stages)."""
+    """The members of a list, and of the lists in it (the stages of Funnel)."""
     return [m for child in modules for m in (_flat(child) if isinstance(child, nn.ModuleList) else [child])]
 
 
@@ -190,7 +230,7 @@ def _choose_tower(
     name: str, towers: dict[str, tuple[nn.Module, list[list[Block]]]], wanted: str | None
 ) -> tuple[str, nn.Module, list[list[Block]]]:
     if not towers:
-        raise RequestError(f"{name} has no list of blocks that could be frozen one by one.")
+        raise RequestError(f"{name} has no list of blocks that can be frozen one by one.")
     choices = ", ".join(sorted(path or "(the whole model)" for path in towers))
     if wanted is not None:
         matches = [path for path in towers if path == wanted or path.endswith("." + wanted)]
@@ -198,7 +238,7 @@ def _choose_tower(
             raise RequestError(f"{name} has no single tower named {wanted!r}: choose one of {choices}.")
         return matches[0], *towers[matches[0]]
     if len(towers) > 1:
-        raise RequestError(f"{name} has several towers: name one, find_blocks(model, tower=…), of {choices}.")
+        raise RequestError(f"{name} has several towers: choose one of {choices}, as in find_blocks(model, tower=…).")
     path = next(iter(towers))
     return path, *towers[path]
 
@@ -206,7 +246,7 @@ def _choose_tower(
 def _probe(tower: nn.Module, blocks: Sequence[Block]) -> Trace | None:
     try:
         trace = trace_forward(tower, blocks, sample_inputs(tower))
-    except Exception as error:  # any model code may refuse a sample; the first real batch is checked all the same
+    except Exception as error:  # model code may reject a sample with any error; the first real batch is checked too
         logger.info("No sample forward pass of %s (%s): units follow registration order", type(tower).__name__, error)
         return None
     if list(trace.order) != sorted(trace.order):
@@ -269,7 +309,7 @@ def _assemble(
 
 
 def _early_parameters(tower: nn.Module, block_of: dict[int, int], trace: Trace | None) -> set[int]:
-    """Parameters of the tower outside the blocks that are used before the last block has ended."""
+    """Parameters of the tower outside the blocks that are used before the last block finishes."""
     order = [id(p) for p in tower.parameters()]
     last_block = max(i for i, key in enumerate(order) if key in block_of)
     early = {key for i, key in enumerate(order) if i < last_block and key not in block_of}
@@ -279,7 +319,7 @@ def _early_parameters(tower: nn.Module, block_of: dict[int, int], trace: Trace |
 
 
 def _registered_before(tower: nn.Module, blocks: Sequence[Block], paths: dict[int, str]) -> tuple[str, ...]:
-    """Outermost modules registered before the first block, for a model that gave no sample."""
+    """Outermost modules registered before the first block, for a model that accepts no sample."""
     inside = {id(m) for block in blocks for b in block for m in b.modules()}
     found: list[str] = []
 
@@ -297,13 +337,13 @@ def _registered_before(tower: nn.Module, blocks: Sequence[Block], paths: dict[in
 
 
 def _shared(model: nn.Module, unit_of: dict[str, str], blocks: Sequence[Block], trace: Trace | None) -> Iterable[str]:
-    """Sentences about parameters that have several names, and about blocks that run several times."""
+    """Sentences about parameters with several names, and about blocks that run several times."""
     names: dict[int, list[str]] = {}
     for parameter_name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(parameter_name)
     for aliases in names.values():
         if len(aliases) > 1:
-            yield f"{' = '.join(aliases)}: one parameter, of {unit_of[aliases[0]]}"
+            yield f"{' = '.join(aliases)}: one parameter, in {unit_of[aliases[0]]}"
     for index, block in enumerate(blocks):
         runs = trace.order.count(index) // len(block) if trace else 1
         if runs > 1:
@@ -320,12 +360,12 @@ def _hidden_size(tower: nn.Module) -> int:
     if isinstance(size, (list, tuple)):
         size = max(size)
     if size is None:
-        raise RequestError(f"the config of {type(tower).__name__} names no hidden size.")
+        raise RequestError(f"the config of {type(tower).__name__} has no hidden size.")
     return int(size)
 
 
 def _expert_share(tower: nn.Module) -> float:
-    """Share of a mixture's experts that one token meets."""
+    """Share of the experts that process one token in a mixture of experts."""
     experts = _config_value(tower, "num_local_experts", "num_experts", "n_routed_experts")
     active = _config_value(tower, "num_experts_per_tok")
     return float(active) / float(experts) if experts and active else 1.0

@@ -1,4 +1,4 @@
-"""KeptMoments: the optimizer state of frozen parameters, kept in host memory until they thaw."""
+"""The optimizer state of frozen parameters, kept in host memory until they are thawed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import nn
 
-# Where a value belongs: as a prefix of its name in a checkpoint.
-_DEVICE, _HOST, _NUMBER = "moments on device", "moments on host", "moments as numbers"
+# Where a value is stored by the optimizer. The first part of its name in a checkpoint.
+_DEVICE, _HOST, _NUMBER = "optimizer state on device", "optimizer state on host", "optimizer state as number"
 
 
-class KeptMoments:
-    """Optimizer state by parameter name."""
+class KeptOptimizerState:
+    """Optimizer state by parameter name, in host memory."""
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, tuple[str, torch.Tensor]]] = {}
 
     def keep(self, name: str, state: Mapping[str, Any]) -> None:
-        """Keep `state`, which the optimizer held for parameter `name`: its tensors and numbers."""
-        self._kept[name] = {key: _held(value) for key, value in state.items() if _is_kept(value)}
+        """Store the tensors and numbers in `state`, which the optimizer held for the parameter `name`."""
+        self._kept[name] = {key: _to_host(value) for key, value in state.items() if _can_be_kept(value)}
 
     def put_back(self, optimizer: torch.optim.Optimizer, name: str, parameter: nn.Parameter) -> None:
-        """Give `optimizer` the state that was kept for `name`, if any was."""
+        """Move the state stored for `name`, if there is any, into `optimizer`."""
         kept = self._kept.pop(name, None)
         if not kept:
             return
@@ -33,7 +33,7 @@ class KeptMoments:
         optimizer.state[parameter] = state
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """For a checkpoint: `place/parameter/key` -> tensor."""
+        """Return the contents for a checkpoint, as `place/parameter/key` -> tensor."""
         return {
             f"{place}/{name}/{key}": value
             for name, state in self._kept.items()
@@ -41,7 +41,7 @@ class KeptMoments:
         }
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go on from what `tensors` gave; other names are passed over."""
+        """Restore what `tensors()` returned. Other names are ignored."""
         self._kept = {}
         for path, value in tensors.items():
             place, _, rest = path.partition("/")
@@ -50,11 +50,11 @@ class KeptMoments:
                 self._kept.setdefault(name, {})[key] = (place, value)
 
 
-def _is_kept(value: Any) -> bool:
+def _can_be_kept(value: Any) -> bool:
     return isinstance(value, (torch.Tensor, int, float))
 
 
-def _held(value: Any) -> tuple[str, torch.Tensor]:
+def _to_host(value: Any) -> tuple[str, torch.Tensor]:
     if not isinstance(value, torch.Tensor):
         return _NUMBER, torch.tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
     return (_HOST if value.device.type == "cpu" else _DEVICE), value.detach().to("cpu")

@@ -1,10 +1,10 @@
-"""One tiny forward pass of a tower, watched: what runs before its first block, and which parameters are used when."""
+"""Traces one small forward pass of a tower: which modules run before its first block, and when parameters are used."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,20 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .eval_mode import eval_mode
+
 TOKENS = 8
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a forward pass showed.
+    """The result of tracing a forward pass.
 
-    `order`: indices of the blocks, one entry each time one of its modules was entered.
-    `early`: parameters (by `id`) whose first use came before the last block had ended.
-    `late`: parameters first used after that.
-    `before`: outermost modules that ran before the first block, in order, and not again after it.
+    Attributes:
+        order: Index of a block for each time that one of its modules was entered.
+        early: Parameters (by `id`) that were first used before the last block finished.
+        late: Parameters (by `id`) that were first used after the last block finished.
+        before: Outermost modules that ran before the first block and not again after it, in order.
     """
 
     order: tuple[int, ...]
@@ -32,14 +35,14 @@ class Trace:
 
 
 class _ParameterUses(TorchFunctionMode):
-    """Calls `seen` with every parameter that goes into a function which returns a tensor.
+    """Calls `on_use` with every parameter that is an argument of a function that returns a tensor.
 
-    Reading `.dtype` or `.device` of a parameter is no use of it, hence the look at what comes back.
+    Reading an attribute such as `.dtype` is not a use, so functions that return something else are ignored.
     """
 
-    def __init__(self, seen: Callable[[nn.Parameter], None]) -> None:
+    def __init__(self, on_use: Callable[[nn.Parameter], None]) -> None:
         super().__init__()
-        self._seen = seen
+        self._on_use = on_use
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -49,42 +52,48 @@ class _ParameterUses(TorchFunctionMode):
             for value in (*args, *(kwargs or {}).values()):
                 for item in value if isinstance(value, (tuple, list)) else (value,):
                     if isinstance(item, nn.Parameter):
-                        self._seen(item)
+                        self._on_use(item)
         return result
 
 
 def trace_forward(tower: nn.Module, blocks: Sequence[Sequence[nn.Module]], inputs: Mapping[str, Any]) -> Trace:
-    """Run `tower(**inputs)` without gradients, in eval mode, the random state untouched, and tell what it did.
+    """Run `tower(**inputs)` in evaluation mode, without gradients, and trace it. The random state does not change.
 
-    `blocks`: the modules of each block. Raises whatever the forward pass raises.
+    Args:
+        tower: The transformers model around the blocks.
+        blocks: The modules of each block.
+        inputs: Keyword arguments of the forward pass.
+
+    Raises:
+        Exception: Whatever the forward pass raises.
     """
     order: list[int] = []
-    first_use: dict[int, int] = {}
-    ended = 0  # block exits so far
+    finished_at_first_use: dict[int, int] = {}
+    finished = 0  # modules of blocks that have finished so far
     entered: list[nn.Module] = []
     owner = {id(module): index for index, modules in enumerate(blocks) for module in modules}
     inside_blocks = {id(m) for modules in blocks for module in modules for m in module.modules()}
     around_blocks = {id(m) for m in tower.modules() if any(id(c) in owner for c in m.modules()) and id(m) not in owner}
-    elsewhere = inside_blocks | around_blocks
-    again: list[nn.Module] = []
+    ignored = inside_blocks | around_blocks
+    entered_later: list[nn.Module] = []
     open_modules: list[nn.Module] = []
 
     def enter(module: nn.Module, *_: Any) -> None:
         if id(module) in owner:
             order.append(owner[id(module)])
-        elif id(module) not in elsewhere and not open_modules:
-            (again if order else entered).append(module)
+        elif id(module) not in ignored and not open_modules:
+            (entered_later if order else entered).append(module)
             open_modules.append(module)
 
     def leave(module: nn.Module, *_: Any) -> None:
-        nonlocal ended
+        nonlocal finished
         if id(module) in owner:
-            ended += 1
+            finished += 1
         elif open_modules and open_modules[-1] is module:
             open_modules.pop()
 
-    def used(parameter: nn.Parameter) -> None:
-        first_use.setdefault(id(parameter), ended)
+    def use(parameter: nn.Parameter) -> None:
+        finished_at_first_use.setdefault(id(parameter), finished)
 
     device = next(tower.parameters()).device
     cuda = [device.index or 0] if device.type == "cuda" else []
@@ -92,27 +101,31 @@ def trace_forward(tower: nn.Module, blocks: Sequence[Sequence[nn.Module]], input
         for module in tower.modules():
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave).remove)
-        stack.enter_context(_same_modes(tower))
+        stack.enter_context(eval_mode(tower.modules()))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=cuda))
-        stack.enter_context(_ParameterUses(used))
+        stack.enter_context(_ParameterUses(use))
         tower(**inputs)
     return Trace(
         order=tuple(order),
-        early=frozenset(p for p, exits in first_use.items() if exits < ended),
-        late=frozenset(p for p, exits in first_use.items() if exits >= ended),
-        before=tuple(m for m in dict.fromkeys(entered) if m not in set(again)),
+        early=frozenset(p for p, count in finished_at_first_use.items() if count < finished),
+        late=frozenset(p for p, count in finished_at_first_use.items() if count >= finished),
+        before=tuple(m for m in dict.fromkeys(entered) if m not in set(entered_later)),
     )
 
 
 def sample_inputs(tower: nn.Module) -> dict[str, Any]:
-    """A smallest input for `tower`, from its `main_input_name` and config. Raises `ValueError` for an unknown kind."""
+    """Return a small input for `tower`, built from its `main_input_name` and its config.
+
+    Raises:
+        ValueError: If the kind of input is unknown.
+    """
     config: Any = tower.config
     parameter = next(tower.parameters())
     name = str(getattr(tower, "main_input_name", "input_ids"))
     inputs: dict[str, Any]
     if name == "input_ids":
-        # From 5 up, so that no padding or end-of-sequence id turns the sample into something special.
+        # Ids from 5 on, to avoid padding and end-of-sequence tokens.
         ids = torch.arange(5, 5 + TOKENS, device=parameter.device) % int(config.vocab_size)
         inputs = {"input_ids": ids[None]}
     elif name == "pixel_values":
@@ -126,7 +139,7 @@ def sample_inputs(tower: nn.Module) -> dict[str, Any]:
         frames = (1, int(config.num_mel_bins), 2 * int(config.max_source_positions))
         inputs = {name: torch.zeros(frames, dtype=parameter.dtype, device=parameter.device)}
     else:
-        raise ValueError(f"no sample input is known for a model that takes {name}")
+        raise ValueError(f"cannot build a sample input for a model that takes {name}")
     accepted = inspect.signature(tower.forward).parameters
     if "encoder_hidden_states" in accepted and getattr(config, "is_decoder", False):
         hidden = torch.zeros((1, TOKENS, int(config.hidden_size)), dtype=parameter.dtype, device=parameter.device)
@@ -134,15 +147,3 @@ def sample_inputs(tower: nn.Module) -> dict[str, Any]:
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     return inputs
-
-
-@contextmanager
-def _same_modes(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode again outside. Layer drop and dropout would hide what runs."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training

@@ -1,22 +1,23 @@
-"""Measures what a policy asked for, and nothing else.
+"""Measures the signals that a policy needs, and no others.
 
-| name in `needs` | what it is, exactly |
+| name in `needs` | definition |
 |---|---|
-| `gradients` | norms per unit of Σ g over the optimizer steps since the last moment, g being a step's gradient with its sign, raw: summed over micro-batches as the loss is, averaged over ranks, before clipping, AMP's scale undone; steps that AMP skips do not count |
-| `block gradients` | the same, of blocks alone |
-| `gradient_changes` | per parameter: mean over its values of the absolute difference of g between the last step and the one before |
-| `weights` | norms per unit of the weights as they are |
-| `weight_changes` | norms per unit of (weights now − weights at the last moment) |
-| `weight_samples` | per unit: 128 of its values, drawn once, uniformly, with a fixed seed: (now − at the start of training) / root mean square of the 128 at the start |
-| `importance` | per unit: −Σ Δw·g over the last step, Δw what the optimizer did, g as above |
-| `similarities` | per training block: G = row-normalised A Aᵀ on a probe batch, A the block's outputs in eval mode, (examples, tokens × width), zero at padding; the probe batch is the first examples of the first batch that was trained on |
-| `costs` | predicted cost of a step at each depth, for the batches seen so far: from their shapes alone, the same in every run |
-| `timed costs` | the same, from shapes and from the seconds that forward, backward, optimizer and the rest take in full steps on this machine, and how long all steps so far took; no two runs see quite the same |
+| `gradients` | norms per unit of Σ g over the optimizer steps since the last decision point. g is the signed gradient of a step: summed over micro-batches as the loss is, averaged over ranks, before clipping, with AMP's loss scale removed. Steps that AMP skips do not count |
+| `block gradients` | the same for the blocks only |
+| `gradient_changes` | per parameter: mean over its elements of the absolute difference of g between the last two steps |
+| `weights` | norms per unit of the weights |
+| `weight_changes` | norms per unit of (weights now − weights at the last decision point) |
+| `weight_samples` | per unit: 128 of its elements, drawn once, uniformly, with a fixed seed: (now − at the start of training) / root mean square of the 128 at the start |
+| `importance` | per unit: −Σ Δw·g over the last step, where Δw is the update by the optimizer |
+| `similarities` | per trainable block: G = row-normalized A Aᵀ on a probe batch. A holds the outputs of the block in evaluation mode, (examples, tokens × width), with padding set to 0. The probe batch is the first examples of the first training batch |
+| `costs` | predicted cost of a step at each depth, for the batches seen so far. It depends on shapes only, so it is the same in every run |
+| `timed costs` | the same, from shapes and from the measured seconds of forward, backward, optimizer and the rest of full steps on this machine, with the time that all steps so far took. It differs from run to run |
 
-All are averaged over ranks before a policy sees them; the probe batch, the shapes of batches and their times are rank 0's.
+Signals are averaged over ranks before a policy receives them. The probe batch, the shapes of batches and the times are
+those of rank 0.
 """  # noqa: E501  # a table
 
 from .base import Measure
-from .collector import COSTS, MEASURES, Watch
+from .collector import COSTS, MEASURES, SignalCollector
 
-__all__ = ["COSTS", "MEASURES", "Measure", "Watch"]
+__all__ = ["COSTS", "MEASURES", "Measure", "SignalCollector"]

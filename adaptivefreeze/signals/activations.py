@@ -1,4 +1,4 @@
-"""How alike the examples of a probe batch look to each block that trains."""
+"""Similarity of the examples of a probe batch, as represented by each trainable block."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack, Unit
-from .base import Measure, wide
+from ..model.eval_mode import eval_mode
+from .base import Measure, at_least_float32
 
 PROBE_EXAMPLES = 16
 
 
 class Similarities(Measure):
-    """Runs the probe batch once a moment, in eval mode, drawing no random number."""
+    """Runs a probe batch at each decision point, in evaluation mode. It draws no random numbers."""
 
-    of_first_rank = True
+    first_rank_only = True
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         super().__init__(model, stack)
         self._probe: dict[str, torch.Tensor] = {}
 
-    def batch(self, inputs: Mapping[str, Any]) -> None:
+    def on_batch(self, inputs: Mapping[str, Any]) -> None:
         if not self._probe:
             self._probe = {
                 name: value[:PROBE_EXAMPLES].detach().clone()
@@ -34,10 +35,10 @@ class Similarities(Measure):
     def read(self) -> dict[str, list[list[float]]]:
         if not self._probe:
             return {}
-        training = [
+        trainable = [
             unit for unit in self.stack.blocks if any(self.parameters[p.name].requires_grad for p in unit.parameters)
         ]
-        outputs = block_outputs(self.model, training, self._probe)
+        outputs = block_outputs(self.model, trainable, self._probe)
         mask = self._probe.get("attention_mask")
         return {name: _similarity(value, mask).tolist() for name, value in outputs.items()}
 
@@ -50,25 +51,31 @@ class Similarities(Measure):
 
 
 def block_outputs(model: nn.Module, blocks: Sequence[Unit], inputs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Name of each of `blocks` -> its output, (examples, tokens, width), of one forward pass in eval mode."""
+    """Run one forward pass in evaluation mode and return the outputs of some blocks.
+
+    Args:
+        model: The model.
+        blocks: Units of the model.
+        inputs: Keyword arguments of the forward pass.
+
+    Returns:
+        Block name -> output of shape (examples, tokens, width).
+    """
     outputs: dict[str, torch.Tensor] = {}
     handles = [
-        model.get_submodule(unit.modules[-1]).register_forward_hook(_keep(outputs, unit.name)) for unit in blocks
+        model.get_submodule(unit.modules[-1]).register_forward_hook(_store_output(outputs, unit.name))
+        for unit in blocks
     ]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(model.modules()):
             model(**inputs)
     finally:
-        for module, mode in modes:
-            module.training = mode
         for handle in handles:
             handle.remove()
     return outputs
 
 
-def _keep(outputs: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
+def _store_output(outputs: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         outputs[name] = output if isinstance(output, torch.Tensor) else output[0]
 
@@ -76,8 +83,8 @@ def _keep(outputs: dict[str, torch.Tensor], name: str) -> Callable[..., None]:
 
 
 def _similarity(output: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """(examples, tokens, width) -> (examples, examples): A Aᵀ with rows of length 1."""
-    output = wide(output)
+    """Return A Aᵀ with rows of length 1: (examples, tokens, width) -> (examples, examples)."""
+    output = at_least_float32(output)
     if mask is not None and mask.shape == output.shape[: mask.dim()]:
         output = output * mask.reshape(*mask.shape, *[1] * (output.dim() - mask.dim()))
     flat = output.reshape(len(output), -1)

@@ -1,4 +1,4 @@
-"""Measure: one thing that is measured during training, and how its state outlives a checkpoint."""
+"""Measure: the interface of one measured signal."""
 
 from __future__ import annotations
 
@@ -17,54 +17,66 @@ Reading = dict[str, float] | dict[str, Norms] | dict[str, list[float]] | dict[st
 
 
 class Measure(ABC):
-    """Follows a training run. `due` is the number of optimizer steps to the next moment, the present one included.
+    """Measures one signal during a training run.
 
-    `last_moment`: 1 in the step at whose end the policy is asked.
-    `of_first_rank`: what rank 0 reads counts for all, instead of the average over ranks.
+    `due` is the number of optimizer steps up to the next decision point, the current one included: 1 in the step after
+    which the policy decides, 2 in the step before it, None in all others.
+
+    Attributes:
+        first_rank_only: Whether all ranks use the reading of rank 0. Otherwise readings are averaged over ranks.
+
+    Args:
+        model: The model that is trained.
+        stack: Its units.
     """
 
-    of_first_rank: ClassVar[bool] = False
+    first_rank_only: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         self.model = model
         self.stack = stack
         self.parameters = dict(model.named_parameters())
 
-    def gradients(self, due: int | None) -> None:  # noqa: B027  # most measures look at some events only
-        """The step's gradients are complete and raw: `parameter.grad`. They are not to be kept, nor changed."""
+    def on_gradients(self, due: int | None) -> None:  # noqa: B027  # most measures use some of the events
+        """Called when `parameter.grad` holds the complete gradients of a step, not clipped. Do not modify them."""
 
-    def stepped(self, due: int | None) -> None:  # noqa: B027
-        """The optimizer has stepped."""
+    def on_optimizer_step(self, due: int | None) -> None:  # noqa: B027
+        """Called after a step of the optimizer."""
 
-    def batch(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027
-        """A training forward pass begins with these keyword inputs."""
+    def on_batch(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027
+        """Called before a training forward pass, with its keyword arguments."""
 
     @abstractmethod
     def read(self) -> Reading:
-        """What was measured since the last `reset`."""
+        """Return the signal measured since the last `reset`."""
 
     def reset(self) -> None:  # noqa: B027
-        """The policy has been asked: a new interval begins."""
+        """Start a new interval. Called after the policy has decided."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint needs to go on in mid-interval."""
+        """Return the state for a checkpoint, which may fall between two decision points."""
         return {}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:  # noqa: B027
-        """Go on from what `tensors` gave."""
+        """Restore what `tensors` returned."""
 
 
 def norms_of(
     tensors: Mapping[str, torch.Tensor], stack: BlockStack, units: Sequence[str] | None = None
 ) -> dict[str, Norms]:
-    """Norms per unit of tensors by parameter name, each norm of all of the unit's values as one vector.
+    """Return the norms of each unit, over all elements of its tensors as one vector.
 
-    A unit without any tensor has norms of 0. One transfer from the device for all.
+    All norms are transferred from the device at once.
+
+    Args:
+        tensors: Parameter name -> tensor.
+        stack: The units.
+        units: Names of the units to return. All by default. A unit without a tensor has norms of 0.
     """
     names = list(tensors)
     values = [tensors[name].detach() for name in names]
-    l1 = dict(zip(names, _gather(torch._foreach_norm(values, 1)), strict=True))
-    l2 = dict(zip(names, _gather(torch._foreach_norm(values, 2)), strict=True))
+    l1 = dict(zip(names, _to_floats(torch._foreach_norm(values, 1)), strict=True))
+    l2 = dict(zip(names, _to_floats(torch._foreach_norm(values, 2)), strict=True))
     found = {}
     for unit in stack.units:
         if units is None or unit.name in units:
@@ -74,14 +86,14 @@ def norms_of(
 
 
 def block_names(stack: BlockStack) -> list[str]:
-    """Names of the blocks, from the bottom."""
+    """Return the names of the blocks, from the bottom to the top."""
     return [block_name(i) for i in range(stack.depth)]
 
 
-def wide(value: torch.Tensor) -> torch.Tensor:
-    """At least single precision: sums of half-precision values lose what they add."""
+def at_least_float32(value: torch.Tensor) -> torch.Tensor:
+    """Convert half precision to single precision, in which sums of many values stay accurate."""
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-def _gather(scalars: Sequence[torch.Tensor]) -> list[float]:
+def _to_floats(scalars: Sequence[torch.Tensor]) -> list[float]:
     return torch.stack([s.double() for s in scalars]).tolist() if scalars else []

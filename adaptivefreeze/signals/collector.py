@@ -1,4 +1,4 @@
-"""Watch: all that one policy asked for, measured together and averaged over ranks."""
+"""SignalCollector: measures all signals that one policy needs, and averages them over ranks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .activations import Similarities
 from .base import Measure
 from .costs import Costs
 from .gradients import GradientChange, GradientSum
+from .profiler import StepProfiler
 from .samples import WeightSamples
-from .timer import StepTimer
 from .weights import Importance, WeightChanges, WeightNorms
 
 MEASURES: dict[str, Callable[[nn.Module, BlockStack], Measure]] = {
@@ -31,134 +31,155 @@ MEASURES: dict[str, Callable[[nn.Module, BlockStack], Measure]] = {
 }
 COSTS = ("costs", "timed costs")
 _FIELDS = {"block gradients": "gradients"}
-_OF_GRADIENTS = {"gradients", "block gradients", "gradient_changes", "importance", "timed costs"}
+_FROM_GRADIENTS = {"gradients", "block gradients", "gradient_changes", "importance", "timed costs"}
 
 
-class Watch:
-    """Follows one training run for the `needs` of a policy. Raises `ValueError` for a need that nothing measures."""
+class SignalCollector:
+    """Measures the signals that a policy needs during one training run.
+
+    The training loop reports its events: `begin_step`, `gradients_ready`, `optimizer_stepped`, `end_step`. In each,
+    `due` is as for `Measure`. Forward passes are observed through hooks on the model.
+
+    Args:
+        needs: Names of signals, as listed in `adaptivefreeze.signals`.
+        model: The model that is trained.
+        stack: Its units.
+        accumulation: Micro-batches per optimizer step.
+
+    Raises:
+        ValueError: For a name that is not a signal.
+    """
 
     def __init__(self, needs: frozenset[str], model: nn.Module, stack: BlockStack, *, accumulation: int = 1) -> None:
         unknown = needs - set(MEASURES) - set(COSTS)
         if unknown:
-            raise ValueError(f"nothing measures {sorted(unknown)}; there are {', '.join((*MEASURES, *COSTS))}")
+            raise ValueError(f"unknown signals {sorted(unknown)}; there are {', '.join((*MEASURES, *COSTS))}")
         self._measures = {name: make(model, stack) for name, make in MEASURES.items() if name in needs}
-        self._timer = StepTimer(model, stack) if "timed costs" in needs else None
+        self._profiler = StepProfiler(model, stack) if "timed costs" in needs else None
         wanted = needs & set(COSTS)
-        self._costs = Costs(model, stack, accumulation=accumulation, timer=self._timer) if wanted else None
-        self.needs_gradients = bool(needs & _OF_GRADIENTS)
+        self._costs = Costs(model, stack, accumulation=accumulation, profiler=self._profiler) if wanted else None
+        self.needs_gradients = bool(needs & _FROM_GRADIENTS)
         self._device = next(model.parameters()).device
         self._handles: list[Any] = []
         if needs & {"similarities", *COSTS}:
-            self._handles.append(model.register_forward_pre_hook(self._batch, with_kwargs=True))
-        if self._timer is not None:
-            self._handles.append(model.register_forward_hook(self._passed))
+            self._handles.append(model.register_forward_pre_hook(self._before_forward, with_kwargs=True))
+        if self._profiler is not None:
+            self._handles.append(model.register_forward_hook(self._after_forward))
 
-    def begin(self, due: int | None) -> None:
-        """A step begins. `due` as for `Measure`, here and below."""
-        if self._timer is not None:
-            self._timer.begin(due)
+    def begin_step(self, due: int | None) -> None:
+        """Call at the begin of each step."""
+        if self._profiler is not None:
+            self._profiler.begin_step(due)
 
-    def gradients(self, due: int | None) -> None:
-        """The raw gradients of a step are complete."""
-        if self._timer is not None:
-            self._timer.gradients()
+    def gradients_ready(self, due: int | None) -> None:
+        """Call when the gradients of a step are complete, before they are clipped."""
+        if self._profiler is not None:
+            self._profiler.on_gradients()
         for measure in self._measures.values():
-            measure.gradients(due)
-        if self._timer is not None:
-            self._timer.go_on()
+            measure.on_gradients(due)
+        if self._profiler is not None:
+            self._profiler.resume()
 
-    def stepped(self, due: int | None) -> None:
-        """The optimizer has stepped."""
-        if self._timer is not None:
-            self._timer.stepped()
+    def optimizer_stepped(self, due: int | None) -> None:
+        """Call after each step of the optimizer."""
+        if self._profiler is not None:
+            self._profiler.on_optimizer_step()
         for measure in self._measures.values():
-            measure.stepped(due)
-        if self._timer is not None:
-            self._timer.go_on()
+            measure.on_optimizer_step(due)
+        if self._profiler is not None:
+            self._profiler.resume()
 
-    def end(self) -> None:
-        """The step has ended, and the policy has not been asked yet."""
-        if self._timer is not None:
-            self._timer.end()
+    def end_step(self) -> None:
+        """Call at the end of each step, before the policy decides."""
+        if self._profiler is not None:
+            self._profiler.end_step()
 
     def read(self, *, cached: bool = False, examples_pass: float = 0.0) -> dict[str, Any]:
-        """The measured fields of `Signals`, the same on every rank."""
+        """Return the measured fields of `Signals`, equal on every rank.
+
+        Args:
+            cached: Whether the prefix cache is active.
+            examples_pass: Optimizer steps in one pass over the training data.
+        """
         fields: dict[str, Any] = {
             _FIELDS.get(name, name): average_over_ranks(measure.read(), self._device)
             for name, measure in self._measures.items()
-            if not measure.of_first_rank
+            if not measure.first_rank_only
         }
         for name, measure in self._measures.items():
-            if measure.of_first_rank:
-                fields[name] = of_first_rank(measure.read())
+            if measure.first_rank_only:
+                fields[name] = broadcast_from_first_rank(measure.read())
         if self._costs is not None:
-            fields["costs"] = of_first_rank(self._costs.read(cached, examples_pass))
+            fields["costs"] = broadcast_from_first_rank(self._costs.read(cached, examples_pass))
         return fields
 
     def reset(self) -> None:
-        """The policy has been asked."""
+        """Start a new interval. Call after the policy has decided."""
         for measure in self._measures.values():
             measure.reset()
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Remove the hooks from the model."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint needs to go on in mid-interval, by `need/name`."""
-        parts: dict[str, Any] = {**self._measures, **({"costs": self._costs} if self._costs else {})}
-        return {f"{need}/{name}": value for need, part in parts.items() for name, value in part.tensors().items()}
+        """Return the state for a checkpoint, as `signal/name` -> tensor."""
+        return {f"{name}/{key}": value for name, part in self._parts() for key, value in part.tensors().items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go on from what `tensors` gave. Names of no concern to this policy are passed over."""
-        parts: dict[str, Any] = {**self._measures, **({"costs": self._costs} if self._costs else {})}
-        for need, part in parts.items():
-            own = {name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(f"{need}/")}
+        """Restore what `tensors` returned. Names of other signals are ignored."""
+        for name, part in self._parts():
+            own = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
             if own:
                 part.load(own)
 
-    def _batch(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _parts(self) -> Iterator[tuple[str, Measure | Costs]]:
+        yield from self._measures.items()
+        if self._costs is not None:
+            yield "costs", self._costs
+
+    def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if module.training:
             for measure in self._measures.values():
-                measure.batch(kwargs)
+                measure.on_batch(kwargs)
             if self._costs is not None:
-                self._costs.batch(kwargs)
+                self._costs.on_batch(kwargs)
 
-    def _passed(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._timer is not None and module.training:
-            self._timer.passed()
+    def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._profiler is not None and module.training:
+            self._profiler.on_forward_end()
 
 
 def average_over_ranks(reading: Mapping[str, Any], device: torch.device) -> Any:
-    """`reading`, of numbers and `Norms`, averaged over the ranks, which all must hold the same names in order."""
-    if _ranks() == 1:
+    """Average a reading of numbers and `Norms` over ranks. All ranks must hold the same names in the same order."""
+    if _world_size() == 1:
         return reading
     numbers = [number for value in reading.values() for number in _numbers(value)]
     tensor = torch.tensor(numbers, dtype=torch.float64, device=device)
     torch.distributed.all_reduce(tensor)
     means = iter((tensor / torch.distributed.get_world_size()).tolist())
-    return {name: _rebuilt(value, means) for name, value in reading.items()}
+    return {name: _from_numbers(value, means) for name, value in reading.items()}
 
 
-def of_first_rank(value: Any) -> Any:
-    """What rank 0 has, on every rank."""
-    if _ranks() == 1:
+def broadcast_from_first_rank(value: Any) -> Any:
+    """Return the value of rank 0 on every rank."""
+    if _world_size() == 1:
         return value
     held = [value]
     torch.distributed.broadcast_object_list(held, src=0)
     return held[0]
 
 
-def _ranks() -> int:
-    alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
-    return 1 if alone else torch.distributed.get_world_size()
+def _world_size() -> int:
+    single = not torch.distributed.is_available() or not torch.distributed.is_initialized()
+    return 1 if single else torch.distributed.get_world_size()
 
 
 def _numbers(value: Norms | float) -> list[float]:
     return [value.l1, value.l2] if isinstance(value, Norms) else [value]
 
 
-def _rebuilt(value: Norms | float, means: Iterator[float]) -> Norms | float:
-    return Norms(next(means), next(means)) if isinstance(value, Norms) else next(means)
+def _from_numbers(like: Norms | float, numbers: Iterator[float]) -> Norms | float:
+    return Norms(next(numbers), next(numbers)) if isinstance(like, Norms) else next(numbers)

@@ -1,4 +1,4 @@
-"""What each depth costs, for batches like those that were trained on so far."""
+"""Predicted cost of a training step at each depth, for batches like those seen so far."""
 
 from __future__ import annotations
 
@@ -12,31 +12,43 @@ from ..model.blocks import BlockStack
 from ..model.cost import FILLING, StepCost, StepShape, cost_ratio, predict
 from ..model.mask import FreezeMask
 from ..policies.base import StepCosts
-from .timer import StepTimer
+from .profiler import StepProfiler
 
 
 class Costs:
-    """Notes the shapes of batches, and predicts from their mean; with a timer, from measured full steps as well."""
+    """Predicts costs from the mean shape of the batches, and from measured times of full steps if there is a profiler.
+
+    Args:
+        model: The model that is trained.
+        stack: Its units.
+        accumulation: Micro-batches per optimizer step.
+        profiler: Times the parts of full steps. None for a prediction from shapes alone.
+    """
 
     def __init__(
-        self, model: nn.Module, stack: BlockStack, *, accumulation: int = 1, timer: StepTimer | None = None
+        self, model: nn.Module, stack: BlockStack, *, accumulation: int = 1, profiler: StepProfiler | None = None
     ) -> None:
         self.stack = stack
-        self._timer = timer
+        self._profiler = profiler
         self._accumulation = accumulation
-        self._seen = torch.zeros(3, dtype=torch.int64)  # batches, examples, examples × tokens
+        self._seen = torch.zeros(3, dtype=torch.int64)  # number of batches, of examples, of tokens
         self._predicted: tuple[StepShape, list[list[StepCost]]] | None = None
 
-    def batch(self, inputs: Mapping[str, Any]) -> None:
-        """A training forward pass begins with these inputs; the first of (batch, tokens, …) shape counts."""
+    def on_batch(self, inputs: Mapping[str, Any]) -> None:
+        """Called before a training forward pass. The first input of shape (batch, tokens, …) is used."""
         shape = next((v.shape for v in inputs.values() if isinstance(v, torch.Tensor) and v.dim() > 1), None)
         if shape is not None:
             self._seen += torch.tensor([1, shape[0], shape[0] * shape[1]])
-        if self._timer is not None:
-            self._timer.batch(0 if shape is None else shape[0] * shape[1])
+        if self._profiler is not None:
+            self._profiler.on_batch(0 if shape is None else shape[0] * shape[1])
 
     def read(self, cached: bool, examples_pass: float) -> StepCosts:
-        """`cached`: whether the prefix cache is at work; `examples_pass`: steps in one pass over the data."""
+        """Return the cost of each depth relative to full fine-tuning.
+
+        Args:
+            cached: Whether the prefix cache is active.
+            examples_pass: Optimizer steps in one pass over the training data.
+        """
         batches, examples, tokens = self._seen.tolist()
         shape = StepShape()
         if batches:
@@ -44,25 +56,25 @@ class Costs:
             shape = StepShape(size * self._accumulation, max(1, round(tokens / examples)))
         if self._predicted is None or self._predicted[0] != shape:
             self._predicted = shape, self._predict(shape)
-        measured = None if self._timer is None else self._timer.seconds()
+        measured = None if self._profiler is None else self._profiler.seconds()
         run, skipped = (
             tuple(cost_ratio(cost, depths[0], measured) for cost in depths) for depths in self._predicted[1]
         )
-        taken = None if self._timer is None else self._timer.taken()
+        taken = None if self._profiler is None else self._profiler.full_steps_taken()
         return StepCosts(run, skipped if cached else run, cached, examples_pass, FILLING, taken)
 
     def _predict(self, shape: StepShape) -> list[list[StepCost]]:
-        """The cost of each depth, with the prefix run and with it skipped."""
+        """The cost of each depth, first with the frozen prefix run, then with it skipped."""
         masks = [FreezeMask(self.stack.depth)]
         masks += [FreezeMask.first(self.stack.depth, k) for k in range(1, self.stack.depth + 1)]
         return [[predict(self.stack, mask, shape, cached=skips) for mask in masks] for skips in (False, True)]
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint needs."""
-        return {"seen": self._seen, **(self._timer.tensors() if self._timer else {})}
+        """Return the state for a checkpoint."""
+        return {"seen": self._seen, **(self._profiler.tensors() if self._profiler else {})}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go on from what `tensors` gave."""
+        """Restore what `tensors` returned."""
         self._seen = tensors["seen"].clone()
-        if self._timer is not None:
-            self._timer.load(tensors)
+        if self._profiler is not None:
+            self._profiler.load(tensors)

@@ -1,4 +1,4 @@
-"""Norms of the accumulated signed gradient, and the change of the gradient from step to step."""
+"""Norms of the accumulated signed gradient, and the change of the gradient between steps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from torch import nn
 
 from ..model.blocks import BlockStack
 from ..policies.base import Norms
-from .base import Measure, block_names, norms_of, wide
+from .base import Measure, at_least_float32, block_names, norms_of
 
 
 class GradientSum(Measure):
-    """Adds up each parameter's gradient over the interval: one addition a value and step."""
+    """Sums the gradients of each parameter over an interval, at one addition per element and step.
+
+    Args:
+        blocks_only: Whether to leave out the embeddings and the head.
+    """
 
     def __init__(self, model: nn.Module, stack: BlockStack, *, blocks_only: bool = False) -> None:
         super().__init__(model, stack)
@@ -21,9 +25,9 @@ class GradientSum(Measure):
         wanted = set(self._units)
         self._names = [p.name for unit in stack.units if unit.name in wanted for p in unit.parameters]
         self._sums: dict[str, torch.Tensor] = {}
-        self._stale: dict[str, torch.Tensor] = {}  # buffers of the last interval, to be written over
+        self._stale: dict[str, torch.Tensor] = {}  # buffers of the last interval, to be reused
 
-    def gradients(self, due: int | None) -> None:
+    def on_gradients(self, due: int | None) -> None:
         sums, parts = [], []
         for name in self._names:
             gradient = self.parameters[name].grad
@@ -37,7 +41,7 @@ class GradientSum(Measure):
             elif name in self._stale:
                 self._sums[name] = self._stale.pop(name).copy_(gradient)
             else:
-                self._sums[name] = wide(gradient.detach()).clone()
+                self._sums[name] = at_least_float32(gradient.detach()).clone()
         self._stale = {name: kept for name, kept in self._stale.items() if self.parameters[name].requires_grad}
         if sums:
             torch._foreach_add_(sums, parts)
@@ -57,22 +61,22 @@ class GradientSum(Measure):
 
 
 class GradientChange(Measure):
-    """Compares the gradients of an interval's last two steps; the others cost nothing."""
+    """Compares the gradients of the last two steps of an interval. The other steps cost nothing."""
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         super().__init__(model, stack)
         self._before: dict[str, torch.Tensor] = {}
         self._changes: dict[str, torch.Tensor] = {}
 
-    def gradients(self, due: int | None) -> None:
-        found = {name: wide(p.grad.detach()) for name, p in self.parameters.items() if p.grad is not None}
+    def on_gradients(self, due: int | None) -> None:
+        found = {name: at_least_float32(p.grad.detach()) for name, p in self.parameters.items() if p.grad is not None}
         if due == 1:
             self._changes = {
                 name: (gradient - self._before[name]).abs().mean()
                 for name, gradient in found.items()
                 if name in self._before
             }
-        # In the step before, and in every step where each is a moment.
+        # Also when due is 1, because the next step may be followed by a decision too.
         self._before = {name: gradient.clone() for name, gradient in found.items()} if due in (1, 2) else {}
 
     def read(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A few weights of each unit, always the same ones, and how far they have moved since training began."""
+"""How far a fixed sample of the weights of each unit has moved since training began."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack, Unit
-from .base import Measure, wide
+from .base import Measure, at_least_float32
 
 SAMPLES = 128
-_SEED = 2401  # of the places; any will do, as long as every run of every model draws with the same one
+_SEED = 2401  # every run draws the same positions
 
 
 class WeightSamples(Measure):
-    """Keeps `SAMPLES` values a unit from the start of training, and reads as many at a moment."""
+    """Stores `SAMPLES` elements of each unit at the start of training and compares them at each decision point."""
 
-    of_first_rank = True  # the weights are the same on all
+    first_rank_only = True  # all ranks hold the same weights
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         super().__init__(model, stack)
-        places = {unit.name: self._draw(unit) for unit in stack.units}
-        self._places = {name: drawn for name, drawn in places.items() if drawn}
+        positions = {unit.name: self._draw(unit) for unit in stack.units}
+        self._positions = {name: drawn for name, drawn in positions.items() if drawn}
         self._start = self._take()
 
     def read(self) -> dict[str, list[float]]:
         scale = self._start.square().mean(dim=1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        return dict(zip(self._places, ((self._take() - self._start) / scale).tolist(), strict=True))
+        return dict(zip(self._positions, ((self._take() - self._start) / scale).tolist(), strict=True))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"start": self._start}
@@ -36,26 +36,31 @@ class WeightSamples(Measure):
         self._start = tensors["start"].to(self._start.device)
 
     def _draw(self, unit: Unit) -> list[tuple[str, torch.Tensor]]:
-        """Places among all values of `unit`, uniformly, with repetition: parameter's name -> indices into it, flat."""
+        """Draw positions among all elements of `unit`, uniformly, with repetition: (parameter name, flat indices)."""
         names = [p.name for p in unit.parameters]
         sizes = [self.parameters[name].numel() for name in names]
         if not sum(sizes):
             return []
         generator = torch.Generator().manual_seed(_SEED)
-        places = torch.randint(sum(sizes), (SAMPLES,), generator=generator).sort().values
+        positions = torch.randint(sum(sizes), (SAMPLES,), generator=generator).sort().values
         drawn, begin = [], 0
         for name, size in zip(names, sizes, strict=True):
-            own = places[(places >= begin) & (places < begin + size)] - begin
+            own = positions[(positions >= begin) & (positions < begin + size)] - begin
             if len(own):
                 drawn.append((name, own.to(self.parameters[name].device)))
             begin += size
         return drawn
 
     def _take(self) -> torch.Tensor:
-        """(units, samples), at least single precision."""
+        """The current values, (units, samples), in single precision or higher."""
         return torch.stack(
             [
-                torch.cat([wide(self.parameters[name].detach().reshape(-1)[places]) for name, places in drawn])
-                for drawn in self._places.values()
+                torch.cat(
+                    [
+                        at_least_float32(self.parameters[name].detach().reshape(-1)[positions])
+                        for name, positions in drawn
+                    ]
+                )
+                for drawn in self._positions.values()
             ]
         )

@@ -1,4 +1,4 @@
-"""Norms of the weights and of their changes, and what an update is worth to first order."""
+"""Norms of the weights and of their changes, and the first-order effect of an update on the loss."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import nn
 
 from ..model.blocks import BlockStack
 from ..policies.base import Norms
-from .base import Measure, norms_of, wide
+from .base import Measure, at_least_float32, norms_of
 
 
 class WeightNorms(Measure):
-    """The norms of the weights as they are."""
+    """Norms of the current weights."""
 
     def read(self) -> dict[str, Norms]:
         return norms_of(self.parameters, self.stack)
 
 
 class WeightChanges(Measure):
-    """Keeps a copy of the weights from moment to moment."""
+    """Norms of the change since the last decision point, at which the weights are copied."""
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         super().__init__(model, stack)
@@ -29,7 +29,11 @@ class WeightChanges(Measure):
 
     def read(self) -> dict[str, Norms]:
         return norms_of(
-            {name: wide(p.detach()) - wide(self._before[name]) for name, p in self.parameters.items()}, self.stack
+            {
+                name: at_least_float32(p.detach()) - at_least_float32(self._before[name])
+                for name, p in self.parameters.items()
+            },
+            self.stack,
         )
 
     def reset(self) -> None:
@@ -43,14 +47,14 @@ class WeightChanges(Measure):
 
 
 class Importance(Measure):
-    """−Σ Δw·g of an interval's last step: weights and gradients are copied in that step alone."""
+    """−Σ Δw·g of the last step of an interval. Weights and gradients are copied in that step only."""
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         super().__init__(model, stack)
         self._held: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._found: dict[str, float] = {}
 
-    def gradients(self, due: int | None) -> None:
+    def on_gradients(self, due: int | None) -> None:
         if due == 1:
             self._held = {
                 name: (p.detach().clone(), p.grad.detach().clone())
@@ -58,19 +62,19 @@ class Importance(Measure):
                 if p.grad is not None
             }
 
-    def stepped(self, due: int | None) -> None:
+    def on_optimizer_step(self, due: int | None) -> None:
         if due != 1:
             return
-        worth = {
-            # In place and as one dot product: no third and fourth copy of the weights is made.
+        products = {
+            # In place and as a dot product, to avoid further copies of the weights.
             name: torch.dot(before.sub_(self.parameters[name].detach()).flatten(), gradient.flatten())
             for name, (before, gradient) in self._held.items()
         }
         self._held = {}
         self._found = {
-            unit.name: sum(float(worth[p.name]) for p in unit.parameters if p.name in worth)
+            unit.name: sum(float(products[p.name]) for p in unit.parameters if p.name in products)
             for unit in self.stack.units
-            if any(p.name in worth for p in unit.parameters)
+            if any(p.name in products for p in unit.parameters)
         }
 
     def read(self) -> dict[str, float]:

@@ -1,39 +1,32 @@
-"""What a callback is not told: the Trainer that runs, the checkpoint it resumes, its failure, and raw gradients."""
+"""Access to what the Trainer does not pass to its callbacks: itself, the checkpoint it resumes, failures, gradients."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import RequestError
-from ..policies import Policy
-from .schedule_pace import Pace
-
-logger = logging.getLogger(__name__)
-
-TENSORS = "freezing.safetensors"
+from .policy_runner import TrainingPlan
 
 
 def running_trainer() -> Trainer | None:
-    """The Trainer whose method is calling: events carry everything but the Trainer itself."""
+    """Return the Trainer whose method is running, or None."""
     return next((t for f in _frames() if isinstance(t := f.f_locals.get("self"), Trainer)), None)
 
 
 def resumed_checkpoint() -> Path | None:
-    """The folder that the running `train()` resumes from, or None."""
+    """Return the folder that the running `Trainer.train()` resumes from, or None."""
     for frame in _frames():
         if isinstance(frame.f_locals.get("self"), Trainer):
             folder = frame.f_locals.get("resume_from_checkpoint")
@@ -42,73 +35,79 @@ def resumed_checkpoint() -> Path | None:
     return None
 
 
-def resumed_state(
-    callback: TrainerCallback, policy: Policy, saved: Mapping[str, Any] | None, state: TrainerState
-) -> dict[str, Any] | None:
-    """What the checkpoint that this run goes on from says of freezing by `policy`; None for a run from the start.
+def written_checkpoint(trainer: Trainer | None, args: TrainingArguments, state: TrainerState) -> Path:
+    """Return the folder of the checkpoint that the Trainer has just written."""
+    root = str(args.output_dir)
+    if trainer is not None and trainer.hp_search_backend is not None:
+        root = trainer._get_output_dir(trainer._trial)  # each trial has a folder of its own
+    return Path(root) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
-    `saved`: what Trainer has restored of it into `callback`, which it does if it is told to.
+
+def training_plan(trainer: Trainer | None, args: TrainingArguments, state: TrainerState, loader: Any) -> TrainingPlan:
+    """Return what is known about the run that begins.
+
+    Args:
+        trainer: The Trainer, if it is known.
+        args: Its arguments.
+        state: Its state.
+        loader: The loader of the training data.
     """
-    if state.global_step == 0:
-        return None
-    callbacks: Any = state.stateful_callbacks
-    entry = callbacks.get(type(callback).__name__)
-    if isinstance(entry, list):
-        entry = entry[0]
-    if saved is None and entry:
-        saved = entry.get("attributes", {}).get("saved")
-    if saved is None or saved["mask"] is None:
-        logger.warning("The checkpoint says nothing about freezing: %s starts afresh here.", policy)
-        return None
-    if saved["policy"] != str(policy):
-        logger.warning("The checkpoint was frozen by %s: %s starts afresh here.", saved["policy"], policy)
-        return None
-    return dict(saved)
+    sets = getattr(trainer, "eval_dataset", None)
+    return TrainingPlan(
+        total_steps=state.max_steps,
+        steps_per_epoch=steps_per_epoch(args, state, loader),
+        epochs=state.num_train_epochs,
+        examples=_count_examples(loader),
+        accumulation=args.gradient_accumulation_steps,
+        evaluation_sets=len(sets) if isinstance(sets, dict) else 1,
+        loss_scaled=trainer is not None and getattr(trainer.accelerator, "scaler", None) is not None,
+    )
+
+
+def steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> float:
+    """Return the optimizer steps in one pass over the data, or in the whole run if the data is a stream."""
+    try:
+        return math.ceil(len(loader) / args.gradient_accumulation_steps)
+    except TypeError:
+        return max(1, state.max_steps)
 
 
 def refuse_second(trainer: Trainer, kind: type[TrainerCallback]) -> None:
-    """Raises `RequestError` when `trainer` has more than one callback of this kind."""
+    """Raise `RequestError` if `trainer` has more than one callback of this class."""
     count = sum(isinstance(callback, kind) for callback in trainer.callback_handler.callbacks)
     if count > 1:
         raise RequestError(f"this Trainer has {count} {kind.__name__}s: keep one, with one policy.")
 
 
-def _frames() -> Iterator[FrameType]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
 class Patches:
-    """Methods of objects replaced for a time, each by a function that gets the original first."""
+    """Temporary replacements of methods on single objects."""
 
     def __init__(self) -> None:
-        self._made: list[tuple[Any, str, Any]] = []
+        self._replaced: list[tuple[Any, str, Any]] = []
 
-    def put(self, target: Any, name: str, wrapper: Callable[..., Any], *, for_good: bool = False) -> None:
-        """`target.name(...)` -> `wrapper(original, ...)`, until `remove`, or for good."""
+    def replace(self, target: Any, name: str, wrapper: Callable[..., Any], *, permanent: bool = False) -> None:
+        """Make `target.name(...)` call `wrapper(original, ...)`, until `remove` or permanently."""
         before = vars(target).get(name)
         original = getattr(target, name)
         bound = functools.partial(wrapper, original)
         setattr(target, name, functools.update_wrapper(bound, original))
-        if not for_good:
-            self._made.append((target, name, before))
+        if not permanent:
+            self._replaced.append((target, name, before))
 
     def remove(self) -> None:
-        """Give every method back, the last replaced first."""
-        for target, name, before in reversed(self._made):
+        """Restore all methods, the last replaced first."""
+        for target, name, before in reversed(self._replaced):
             if before is None:
                 del vars(target)[name]
             else:
                 vars(target)[name] = before
-        self._made = []
+        self._replaced = []
 
 
-def watch_failure(
-    patches: Patches, trainer: Trainer, name: str, failed: Callable[[], None], *, for_good: bool = False
+def on_failure(
+    patches: Patches, trainer: Trainer, name: str, failed: Callable[[], None], *, permanent: bool = False
 ) -> None:
-    """Call `failed` when `trainer.<name>()` ends in an exception, of which Trainer tells its callbacks nothing."""
+    """Call `failed` when `trainer.<name>()` raises. The Trainer has no event for that."""
 
     def guarded(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -117,14 +116,15 @@ def watch_failure(
             failed()
             raise
 
-    patches.put(trainer, name, guarded, for_good=for_good)
+    patches.replace(trainer, name, guarded, permanent=permanent)
 
 
-def watch_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, ready: Callable[[], None]) -> None:
-    """Call `ready` in each optimizer step when gradients are summed, reduced over ranks, unscaled, and not yet clipped.
+def on_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, ready: Callable[[], None]) -> None:
+    """Call `ready` in each step when gradients are accumulated, averaged over ranks and unscaled, but not clipped.
 
-    Trainer asks accelerate for the gradients' norm in every step, whether it clips or not, and accelerate undoes AMP's
-    scale first: right after that. Gradients that overflowed, of a step that AMP will skip, are not announced.
+    The Trainer asks accelerate for the norm of the gradients in every step, whether it clips or not, and accelerate
+    first removes the loss scale of AMP. `ready` is called right after that. It is not called when the gradients have
+    overflowed, because AMP skips that step.
     """
     accelerator: Any = trainer.accelerator
 
@@ -134,7 +134,14 @@ def watch_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, re
             ready()
         return result
 
-    patches.put(accelerator, "unscale_gradients", unscaled)
+    patches.replace(accelerator, "unscale_gradients", unscaled)
+
+
+def _frames() -> Iterator[FrameType]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _all_finite(model: nn.Module) -> bool:
@@ -142,41 +149,9 @@ def _all_finite(model: nn.Module) -> bool:
     return bool(torch.stack([norm.isfinite() for norm in torch._foreach_norm(gradients)]).all())
 
 
-def passes_to_go(state: TrainerState, pace: Pace) -> float | None:
-    """How many more times the training data is gone through; None where its length is not known."""
-    if not state.num_train_epochs or not state.max_steps:
-        return None
-    steps = max(0.0, state.max_steps - state.global_step - pace.ahead) / pace.rate
-    return steps * state.num_train_epochs / state.max_steps
-
-
-def count_examples(loader: Any) -> int | None:
+def _count_examples(loader: Any) -> int | None:
     """Training examples of this process; None for a stream."""
     try:
         return len(loader.dataset)
     except (AttributeError, TypeError):
         return None
-
-
-def steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> float:
-    """Optimizer steps in one pass over the data; the whole run where the data is a stream."""
-    try:
-        return math.ceil(len(loader) / args.gradient_accumulation_steps)
-    except TypeError:
-        return max(1, state.max_steps)
-
-
-def save_tensors(tensors: Mapping[str, torch.Tensor], args: TrainingArguments, state: TrainerState) -> None:
-    """Put `tensors` beside the checkpoint that was just written, whole or not at all."""
-    folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-    if not tensors or not folder.is_dir():
-        return
-    part = folder / f"{TENSORS}.part"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, part)
-    os.replace(part, folder / TENSORS)
-
-
-def load_tensors(folder: Path | None) -> dict[str, torch.Tensor]:
-    """What `save_tensors` put into `folder`; nothing where it put nothing."""
-    path = None if folder is None else folder / TENSORS
-    return load_file(path) if path is not None and path.exists() else {}

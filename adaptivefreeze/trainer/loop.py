@@ -1,4 +1,4 @@
-"""freeze: freezing in a training loop of one's own, without a Trainer."""
+"""freeze: freezing in a plain PyTorch training loop."""
 
 from __future__ import annotations
 

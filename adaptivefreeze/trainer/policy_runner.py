@@ -1,8 +1,9 @@
-"""Deciding: one run of an adaptive policy. When it is asked, what is measured for it, and what has come in so far."""
+"""PolicyRunner: measures what an adaptive policy needs, and calls it at its decision points."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -10,73 +11,93 @@ from torch import nn
 from ..model.blocks import BlockStack
 from ..model.mask import FreezeMask
 from ..policies import AdaptivePolicy, Decision, Signals
-from ..signals import Watch
+from ..signals import SignalCollector
 
 
-class Deciding:
-    """Asks `policy` at its moments in a run of `total_steps` optimizer steps, `epoch_steps` of them an epoch.
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is known about a training run before its first step.
 
-    `accumulation`: batches a step. `evaluation_sets`: validation sets, each of which ends in an event of its own.
-    `scaled`: whether AMP scales the loss, and leaves a step out now and then.
+    Attributes:
+        total_steps: Optimizer steps.
+        steps_per_epoch: Optimizer steps in one pass over the training data. The whole run if its length is unknown.
+        epochs: Passes over the training data. None if unknown.
+        examples: Training examples of this process. None if unknown.
+        accumulation: Micro-batches per optimizer step.
+        evaluation_sets: Validation sets, each of which is reported separately.
+        loss_scaled: Whether AMP scales the loss, and therefore skips a step now and then.
     """
 
-    def __init__(
-        self,
-        policy: AdaptivePolicy,
-        model: nn.Module,
-        stack: BlockStack,
-        *,
-        total_steps: int,
-        epoch_steps: float,
-        accumulation: int = 1,
-        evaluation_sets: int = 1,
-        scaled: bool = False,
-    ) -> None:
-        self.policy = policy
-        self.decision_points = policy.decision_points(total_steps, epoch_steps)
-        self.watch = Watch(policy.needs, model, stack, accumulation=accumulation)
-        self._stack = stack
-        self._total_steps = total_steps
-        self._epoch_steps = epoch_steps
-        self._sets = evaluation_sets
-        self._scaled = scaled
-        self._gradients_of: int | None = None  # the step whose gradients were seen
-        self._metrics: dict[str, float] = {}
-        self._evaluated = 0
+    total_steps: int
+    steps_per_epoch: float
+    epochs: float | None = None
+    examples: int | None = None
+    accumulation: int = 1
+    evaluation_sets: int = 1
+    loss_scaled: bool = False
 
-    def begins(self, step: int) -> None:
-        """The step after `step` begins."""
-        self.watch.begin(self._due(step))
+
+class PolicyRunner:
+    """Runs an adaptive policy during one training run.
+
+    The training loop reports its events, with `step` the number of optimizer steps taken so far, and calls `decide` at
+    the decision points.
+
+    Args:
+        policy: The policy, reset or restored from a checkpoint.
+        model: The model that is trained.
+        stack: Its units.
+        plan: The training run.
+    """
+
+    def __init__(self, policy: AdaptivePolicy, model: nn.Module, stack: BlockStack, plan: TrainingPlan) -> None:
+        self.policy = policy
+        self.decision_points = policy.decision_points(plan.total_steps, plan.steps_per_epoch)
+        self.collector = SignalCollector(policy.needs, model, stack, accumulation=plan.accumulation)
+        self._stack = stack
+        self._plan = plan
+        self._gradients_seen_at: int | None = None
+        self._metrics: dict[str, float] = {}
+        self._evaluations = 0
+
+    def begin_step(self, step: int) -> None:
+        """Call before the next step."""
+        self.collector.begin_step(self._due(step))
 
     def gradients_ready(self, step: int) -> None:
-        """The gradients of the step after `step` are complete, and nobody has clipped them yet."""
-        if self._gradients_of != step:
-            self._gradients_of = step
-            self.watch.gradients(self._due(step))
+        """Call when the gradients of the next step are complete, before clipping. Repeated calls are ignored."""
+        if self._gradients_seen_at != step:
+            self._gradients_seen_at = step
+            self.collector.gradients_ready(self._due(step))
 
-    def gradients_missed(self, step: int) -> bool:
-        """Whether the step after `step` is about to be taken with gradients that were needed and never seen."""
-        return self.watch.needs_gradients and not self._scaled and self._gradients_of != step
+    def missed_gradients(self, step: int) -> bool:
+        """Whether the policy needs the gradients of the next step and `gradients_ready` was not called for it."""
+        return self.collector.needs_gradients and not self._plan.loss_scaled and self._gradients_seen_at != step
 
-    def stepped(self, step: int) -> None:
-        """The optimizer has taken the step after `step`."""
-        if not (self.watch.needs_gradients and self._gradients_of != step):
-            self.watch.stepped(self._due(step))
+    def optimizer_stepped(self, step: int) -> None:
+        """Call after the optimizer has taken the next step, while `step` does not include it yet."""
+        if not (self.collector.needs_gradients and self._gradients_seen_at != step):
+            self.collector.optimizer_stepped(self._due(step))
 
-    def ended(self) -> None:
-        """A step has ended, and nobody was asked yet."""
-        self.watch.end()
+    def end_step(self) -> None:
+        """Call at the end of a step, before `decide`."""
+        self.collector.end_step()
 
-    def evaluated(self, metrics: Mapping[str, float]) -> dict[str, float] | None:
-        """An evaluation has ended: the metrics of all sets once the last one has, if the policy asks for them."""
+    def add_metrics(self, metrics: Mapping[str, float]) -> dict[str, float] | None:
+        """Collect the metrics of one evaluation.
+
+        Returns:
+            The metrics of all evaluation sets if this was the last one and the policy decides after evaluations.
+            Otherwise None.
+        """
         if not self.decision_points.evaluations:
             return None
         self._metrics |= metrics
-        self._evaluated += 1
-        if self._evaluated < self._sets:
+        self._evaluations += 1
+        if self._evaluations < self._plan.evaluation_sets:
             return None
-        found, self._metrics, self._evaluated = self._metrics, {}, 0
-        return found
+        collected, self._metrics, self._evaluations = self._metrics, {}, 0
+        return collected
 
     def decide(
         self,
@@ -88,35 +109,46 @@ class Deciding:
         metrics: Mapping[str, float] | None = None,
         ahead: float = 0.0,
     ) -> Decision | None:
-        """What the policy says after `step` steps, with `mask` in force; `metrics` after an evaluation alone.
+        """Measure the signals and call the policy.
 
-        `ahead`: how far the learning-rate schedule is ahead of `step`.
+        Args:
+            step: Number of optimizer steps taken.
+            mask: The mask in force.
+            learning_rate: The learning rate of the first parameter group.
+            cached: Whether the prefix cache is active.
+            metrics: The metrics of an evaluation, if the decision follows one.
+            ahead: How many steps the learning-rate schedule is ahead of `step`.
         """
+        plan = self._plan
         signals = Signals(
             step=step,
-            total_steps=self._total_steps,
-            steps_per_epoch=self._epoch_steps,
-            epoch=step / self._epoch_steps,
+            total_steps=plan.total_steps,
+            steps_per_epoch=plan.steps_per_epoch,
+            epoch=step / plan.steps_per_epoch,
             mask=mask,
             learning_rate=learning_rate,
             metrics=metrics,
             ahead=ahead,
             stack=self._stack,
-            **self.watch.read(cached=cached, examples_pass=self._epoch_steps),
+            **self.collector.read(cached=cached, examples_pass=plan.steps_per_epoch),
         )
         decision = self.policy.update(signals)
         if metrics is None:
-            self.watch.reset()
+            self.collector.reset()
         return decision
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What has been measured so far, for a checkpoint."""
-        return self.watch.tensors()
+        """Return the state of the measurements for a checkpoint."""
+        return self.collector.tensors()
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Restore what `tensors` returned. Other names are ignored."""
+        self.collector.load(tensors)
 
     def close(self) -> None:
-        """Measure no more."""
-        self.watch.close()
+        """Stop measuring."""
+        self.collector.close()
 
     def _due(self, step: int) -> int | None:
-        """1 when the step after `step` is the last before a moment, 2 for the one before that."""
+        """1 if the policy decides after the next step, 2 if after the one that follows, else None."""
         return next((due for due in (1, 2) if step + due in self.decision_points.steps), None)

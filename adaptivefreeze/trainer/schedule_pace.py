@@ -1,4 +1,4 @@
-"""Pace: a learning-rate schedule passed faster than step by step, for a run that ends before its steps do."""
+"""SchedulePace: advances a learning-rate schedule faster than one step per optimizer step."""
 
 from __future__ import annotations
 
@@ -7,32 +7,53 @@ import math
 from typing import Any
 
 
-class Pace:
-    """Takes a scheduler along at `rate` of its steps per optimizer step; `ahead` is how far it is beyond these.
+class SchedulePace:
+    """Advances a scheduler by `rate` of its steps per optimizer step, so that the run ends early with its schedule.
 
-    Any scheduler that Trainer steps once in each optimizer step can be taken along. One that waits for a metric is
-    left alone: then only the end comes sooner.
+    It works with any scheduler that Trainer advances once per optimizer step. A scheduler that depends on a metric is
+    not advanced: then the run ends early and the learning rate is as it would be.
+
+    Args:
+        rate: Scheduler steps per optimizer step, 1 or more.
+        ahead: How many steps the schedule is ahead of the optimizer.
     """
 
     def __init__(self, rate: float = 1.0, ahead: float = 0.0) -> None:
         self.rate = rate
         self.ahead = ahead
 
-    def set(self, rate: float) -> None:
-        """From now on. Raises `ValueError` for a rate below 1, at which the schedule would outlast the run."""
+    def set_rate(self, rate: float) -> None:
+        """Change the rate from now on.
+
+        Raises:
+            ValueError: For a rate below 1, with which the run would end before its schedule.
+        """
         if not 1 <= rate < math.inf:
             raise ValueError(f"the pace of a schedule must be 1 or more, not {rate!r}")
         self.rate = rate
 
-    def stepped(self, scheduler: Any, step: int, total: int) -> bool:
-        """Step number `step` of `total` has been taken, and the schedule's own. Whether it has ended early."""
-        before, self.ahead = self.ahead, min(self.ahead + self.rate - 1, float(total - step))
-        more = math.floor(self.ahead) - math.floor(before)
-        if more and scheduler is not None and "metrics" not in inspect.signature(scheduler.step).parameters:
-            for _ in range(more):
+    def advance(self, scheduler: Any, step: int, total_steps: int) -> bool:
+        """Take the additional scheduler steps of one optimizer step.
+
+        Args:
+            scheduler: The scheduler, or None. It has taken its own step already.
+            step: Number of optimizer steps taken, the current one included.
+            total_steps: Number of optimizer steps planned.
+
+        Returns:
+            Whether the schedule has ended early.
+        """
+        before, self.ahead = self.ahead, min(self.ahead + self.rate - 1, float(total_steps - step))
+        additional = math.floor(self.ahead) - math.floor(before)
+        if additional and scheduler is not None and "metrics" not in inspect.signature(scheduler.step).parameters:
+            for _ in range(additional):
                 scheduler.step()
-        return self.ahead > 0 and step + self.ahead >= total
+        return self.ahead > 0 and step + self.ahead >= total_steps
+
+    def remaining_steps(self, step: int, total_steps: int) -> float:
+        """Return the number of optimizer steps that are left at the present rate, after `step` steps."""
+        return max(0.0, total_steps - step - self.ahead) / self.rate
 
     def state_dict(self) -> dict[str, float]:
-        """Plain JSON, from which `Pace(**state)` goes on."""
+        """Return the state as plain JSON. `SchedulePace(**state)` restores it."""
         return {"rate": self.rate, "ahead": self.ahead}

@@ -113,7 +113,7 @@ def test_every_architecture_is_equal_or_declined_with_a_reason(architecture):
                 elif isinstance(getattr(module, "dropout", None), float):
                     module.dropout = 0.0
             optimizer = torch.optim.AdamW(m.parameters(), lr=1e-2)
-            freezer.watch(optimizer)
+            freezer.attach_optimizer(optimizer)
             if cache:
                 cache.attach(m, stack)
                 cache.move(freezer.mask, passes=4, examples=8)

@@ -65,7 +65,7 @@ def test_every_policy_on_every_architecture(architecture, policy):
     before = weights(model)
     with freeze(model, policy, tower=architecture.tower) as freezer:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-        freezer.watch(optimizer)
+        freezer.attach_optimizer(optimizer)
         steps(model, architecture.inputs(), optimizer)
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
 

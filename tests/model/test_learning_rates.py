@@ -38,7 +38,7 @@ def test_factors_equal_groups_made_by_hand(name):
     groups = optimizer.param_groups
     with Freezer(model, stack, optimizer=optimizer) as freezer:
         for number, factors in enumerate([{}, FACTORS, FACTORS, {"head": 3.0}, {}]):
-            freezer.scale(factors)
+            freezer.scale_learning_rates(factors)
             if number == 2:
                 freezer.apply(FreezeMask(3, blocks=[1]))
                 for parameter in stack.frozen(freezer.mask):
@@ -70,7 +70,7 @@ def test_what_an_optimizer_notes_in_its_groups_is_kept():
     model = BERT.build()
     optimizer = Counting(model.parameters(), lr=0.1)
     with Freezer(model, optimizer=optimizer) as freezer:
-        freezer.scale({"block 0": 0.5})
+        freezer.scale_learning_rates({"block 0": 0.5})
         step(model, optimizer)
         step(model, optimizer)
     assert [group["steps"] for group in optimizer.param_groups] == [2]
@@ -88,7 +88,7 @@ def test_what_an_optimizer_notes_in_its_groups_is_kept():
 def test_wrong_factors_are_one_sentence(factors, sentence):
     model = BERT.build()
     with Freezer(model) as freezer, pytest.raises(RequestError, match=sentence):
-        freezer.scale(factors)
+        freezer.scale_learning_rates(factors)
 
 
 def test_an_optimizer_without_learning_rate_is_refused():
@@ -97,9 +97,9 @@ def test_an_optimizer_without_learning_rate_is_refused():
     model = BERT.build()
     with (
         Freezer(model, optimizer=Adafactor(model.parameters())) as freezer,
-        pytest.raises(RequestError, match="Adafactor finds its own learning rate"),
+        pytest.raises(RequestError, match="Adafactor computes its own learning rate"),
     ):
-        freezer.scale({"head": 0.5})
+        freezer.scale_learning_rates({"head": 0.5})
 
 
 @pytest.mark.parametrize("optim", ["adamw", "sgd"])
@@ -115,9 +115,9 @@ def test_kept_moments_come_back_and_others_start_anew(optim):
             freezer.apply(FreezeMask.first(4, 2))
             assert parameter not in optimizer.state
             step(model, optimizer)
-            saved = {name: value.clone() for name, value in freezer.kept_moments().items()}
+            saved = {name: value.clone() for name, value in freezer.optimizer_state().items()}
             if keep:
-                freezer.load_kept_moments({**saved, "gradients/other": torch.zeros(1)})
+                freezer.load_optimizer_state({**saved, "gradients/other": torch.zeros(1)})
             freezer.apply(FreezeMask(4))
             found[keep] = (
                 {key: torch.equal(optimizer.state[parameter][key], before[key]) for key in before} if keep else None
@@ -133,7 +133,7 @@ def test_freeze_scales_in_any_loop():
     before = weights(model)
     optimizer = OPTIMIZERS["sgd"](model.parameters())
     with freeze(model, "nothing", optimizer=optimizer) as freezer:
-        freezer.scale({unit.name: 0.0 for unit in freezer.stack.units if unit.name != "head"})
+        freezer.scale_learning_rates({unit.name: 0.0 for unit in freezer.stack.units if unit.name != "head"})
         step(model, optimizer)
         head = {p.name for p in freezer.stack.units[-1].parameters}
     assert moved(before, weights(model)) == head

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from adaptivefreeze import FreezeMask, Policy, parse_policy
 from adaptivefreeze.policies import AdaptivePolicy, Decision, Norms, Signals, StepCosts
-from adaptivefreeze.trainer.schedule_pace import Pace
+from adaptivefreeze.trainer.schedule_pace import SchedulePace
 
 EXAMPLES = 4
 
@@ -59,9 +59,9 @@ def simulate(
     """Yield (step, mask before, decision) of each decision; at step `cut` the state moves to a new policy as JSON."""
     policy.reset()
     mask = policy.initial_mask(stack)
-    moments, pace = policy.decision_points(total, epoch), Pace()
+    moments, pace = policy.decision_points(total, epoch), SchedulePace()
     for step in range(1, total + 1):
-        ended = pace.stepped(None, step, total)
+        ended = pace.advance(None, step, total)
         asked = [False] * (step in moments.steps) + [True] * (moments.evaluations and step % evaluate == 0)
         for evaluated in asked:
             assert isinstance(policy, AdaptivePolicy)
@@ -71,7 +71,7 @@ def simulate(
                 yield step, mask, decision
                 mask = decision.mask
                 if decision.pace is not None:
-                    pace.set(decision.pace)
+                    pace.set_rate(decision.pace)
                 if decision.stop:
                     return
         if ended:
@@ -82,4 +82,7 @@ def simulate(
             policy = parse_policy(str(policy))
             policy.reset()
             policy.load_state_dict(state)
-            moments, pace = policy.decision_points(total, epoch), Pace(**json.loads(json.dumps(pace.state_dict())))
+            moments, pace = (
+                policy.decision_points(total, epoch),
+                SchedulePace(**json.loads(json.dumps(pace.state_dict()))),
+            )

@@ -7,7 +7,7 @@ from policies.test_conformance import stack_of
 from adaptivefreeze import AutoRGN, Budget, Egeria, FreezeMask, GradES, RequestError, parse_policy
 from adaptivefreeze.policies import Norms, Signals, StepCosts
 from adaptivefreeze.policies.egeria import plasticity_of
-from adaptivefreeze.trainer.schedule_pace import Pace
+from adaptivefreeze.trainer.schedule_pace import SchedulePace
 
 
 def ask(policy, mask, step=50, total=100, **measured):
@@ -125,7 +125,7 @@ def spent(policy, depth, total, epoch, cached, seed=0, slower=None):
     mask, moments = policy.initial_mask(stack), policy.decision_points(total, epoch)
     run = tuple(1 - 0.65 * k / depth for k in range(depth + 1))
     skipped = tuple(1 - 0.97 * k / depth for k in range(depth + 1)) if cached else run
-    cost, since, came, pace = 0.0, 0, 0, Pace()
+    cost, since, came, pace = 0.0, 0, 0, SchedulePace()
     for step in range(total):
         k = max(0, mask.prefix - 1)
         if cached and k and step - since < epoch:
@@ -134,14 +134,14 @@ def spent(policy, depth, total, epoch, cached, seed=0, slower=None):
         else:
             one = skipped[k]
         cost += one * (slower or 1) if k else one
-        if pace.stepped(None, step + 1, total):
+        if pace.advance(None, step + 1, total):
             break
         if step + 1 in moments.steps:
             signals = signals_at(stack, seed, step + 1, mask, total, epoch, evaluated=False, ahead=pace.ahead)
             costs = StepCosts(run, skipped, cached, epoch, taken=cost if slower else None)
             decision = policy.update(Signals(**{**vars(signals), "costs": costs}))
             if decision is not None and decision.pace is not None:
-                pace.set(decision.pace)
+                pace.set_rate(decision.pace)
             if decision is not None and decision.mask != mask:
                 goal = max(0, decision.mask.prefix - 1)
                 since, came, mask = step + 1, k if goal > k else 0, decision.mask
@@ -186,12 +186,12 @@ def test_a_small_budget_needs_the_cache_if_the_run_keeps_its_steps():
 
 def decisions_of(policy, importance, skipped, total=400):
     """(step, prefix, pace) of each decision with these importances at every moment, in a run that pays them."""
-    stack, pace, cost, found = stack_of(len(skipped) - 1), Pace(), 0.0, []
+    stack, pace, cost, found = stack_of(len(skipped) - 1), SchedulePace(), 0.0, []
     policy.reset()
     mask, moments = policy.initial_mask(stack), policy.decision_points(total, 100)
     for step in range(1, total + 1):
         cost += skipped[max(0, mask.prefix - 1)]
-        if pace.stepped(None, step, total):
+        if pace.advance(None, step, total):
             return found, cost / total
         if step in moments.steps:
             costs = StepCosts(skipped, skipped, False, 100, taken=cost)
@@ -200,7 +200,7 @@ def decisions_of(policy, importance, skipped, total=400):
                 Signals(step, total, 100, step / 100, mask, 1e-3, importance=worth, costs=costs, ahead=pace.ahead)
             )
             mask = decision.mask
-            pace.set(decision.pace)
+            pace.set_rate(decision.pace)
             found.append((step, max(0, mask.prefix - 1), decision.pace))
     return found, cost / total
 

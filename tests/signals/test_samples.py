@@ -5,7 +5,7 @@ import torch
 from training import tiny_bert
 
 from adaptivefreeze import find_blocks
-from adaptivefreeze.signals import Watch
+from adaptivefreeze.signals import SignalCollector
 from adaptivefreeze.signals.samples import SAMPLES, WeightSamples
 
 NEED = frozenset({"weight_samples"})
@@ -22,15 +22,15 @@ def test_it_is_how_far_each_sample_has_moved_as_a_share_of_their_size_at_the_sta
     block = stack.units[2]
     start = torch.cat([model.get_parameter(p.name).detach().flatten() for p in block.parameters])
     places = torch.randint(len(start), (SAMPLES,), generator=torch.Generator().manual_seed(2401)).sort().values
-    watch = Watch(NEED, model, stack)
+    collector = SignalCollector(NEED, model, stack)
     before = torch.get_rng_state()
-    assert all(value == 0 for values in watch.read()["weight_samples"].values() for value in values)
+    assert all(value == 0 for values in collector.read()["weight_samples"].values() for value in values)
     assert torch.equal(torch.get_rng_state(), before), "it draws from a generator of its own"
 
     for parameter in block.parameters:
         shift(model, parameter.name, torch.arange(parameter.size).reshape(parameter.shape) * 1e-3)
-    watch.reset()  # counts from the start of training, not from the last moment
-    found = watch.read()["weight_samples"]
+    collector.reset()  # counts from the start of training, not from the last moment
+    found = collector.read()["weight_samples"]
     now = torch.cat([model.get_parameter(p.name).detach().flatten() for p in block.parameters])
     expected = (now - start)[places] / start[places].square().mean().sqrt()
     assert found["block 1"] == pytest.approx(expected.tolist(), rel=1e-5)
@@ -46,11 +46,11 @@ def test_the_size_of_the_weights_does_not_matter():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(factor)
-        watch = Watch(NEED, model, find_blocks(model))
+        collector = SignalCollector(NEED, model, find_blocks(model))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1.5)
-        found.append(watch.read()["weight_samples"])
+        found.append(collector.read()["weight_samples"])
     assert found[0]["block 2"] == pytest.approx(found[1]["block 2"])
     assert sum(value**2 for value in found[0]["block 2"]) == pytest.approx(0.25 * SAMPLES, rel=1e-4)
 
@@ -58,9 +58,9 @@ def test_the_size_of_the_weights_does_not_matter():
 def test_a_checkpoint_takes_the_start_along():
     model = tiny_bert()
     stack = find_blocks(model)
-    first = Watch(NEED, model, stack)
+    first = SignalCollector(NEED, model, stack)
     shift(model, "bert.encoder.layer.0.output.dense.weight", 0.5)
-    second = Watch(NEED, model, stack)
+    second = SignalCollector(NEED, model, stack)
     assert first.read() != second.read()
     second.load({name: value.clone() for name, value in first.tensors().items()})
     assert first.read() == second.read()

@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from adaptivefreeze import FreezeMask, find_blocks
 from adaptivefreeze.policies import Norms
-from adaptivefreeze.signals import Watch
+from adaptivefreeze.signals import SignalCollector
 from adaptivefreeze.signals.activations import PROBE_EXAMPLES
 
 BERT = next(a for a in ARCHITECTURES if a.name == "bert")
@@ -39,43 +39,45 @@ def close(found, expected):
 
 def test_gradients_are_norms_of_the_signed_sum(model):
     stack = find_blocks(model)
-    watch = Watch(frozenset({"gradients"}), model, stack)
+    collector = SignalCollector(frozenset({"gradients"}), model, stack)
     sums = {}
     for interval in range(2):
         sums = {}
         for seed in range(3):
             for name, gradient in backward(model, 10 * interval + seed).items():
                 sums[name] = sums.get(name, 0) + gradient
-            watch.gradients(None)
-        close(watch.read()["gradients"], unit_norms(stack, sums))
-        watch.reset()
-    blocks = Watch(frozenset({"block gradients"}), model, stack)
+            collector.gradients_ready(None)
+        close(collector.read()["gradients"], unit_norms(stack, sums))
+        collector.reset()
+    blocks = SignalCollector(frozenset({"block gradients"}), model, stack)
     backward(model, 0)
-    blocks.gradients(None)
+    blocks.gradients_ready(None)
     assert list(blocks.read()["gradients"]) == ["block 0", "block 1", "block 2"]
 
 
 def test_gradients_survive_a_checkpoint_in_mid_interval(model):
     stack = find_blocks(model)
-    watches = [Watch(frozenset({"gradients", "gradient_changes", "weight_changes"}), model, stack) for _ in range(2)]
+    collectors = [
+        SignalCollector(frozenset({"gradients", "gradient_changes", "weight_changes"}), model, stack) for _ in range(2)
+    ]
     backward(model, 0)
-    watches[0].gradients(2)
-    watches[1].load({name: value.clone() for name, value in watches[0].tensors().items()})
+    collectors[0].gradients_ready(2)
+    collectors[1].load({name: value.clone() for name, value in collectors[0].tensors().items()})
     backward(model, 1)
-    for watch in watches:
-        watch.gradients(1)
-    assert watches[0].read() == watches[1].read()
+    for collector in collectors:
+        collector.gradients_ready(1)
+    assert collectors[0].read() == collectors[1].read()
 
 
 def test_a_gradient_change_is_the_mean_difference_of_the_last_two_steps(model):
-    watch = Watch(frozenset({"gradient_changes"}), model, find_blocks(model))
+    collector = SignalCollector(frozenset({"gradient_changes"}), model, find_blocks(model))
     backward(model, 0)
-    watch.gradients(None)
+    collector.gradients_ready(None)
     before = backward(model, 1)
-    watch.gradients(2)
+    collector.gradients_ready(2)
     now = backward(model, 2)
-    watch.gradients(1)
-    found = watch.read()["gradient_changes"]
+    collector.gradients_ready(1)
+    found = collector.read()["gradient_changes"]
     assert found.keys() == now.keys()
     for name, value in found.items():
         assert value == pytest.approx(float((now[name] - before[name]).abs().mean()), rel=1e-5)
@@ -83,38 +85,38 @@ def test_a_gradient_change_is_the_mean_difference_of_the_last_two_steps(model):
 
 def test_weights_their_changes_and_importance(model):
     stack = find_blocks(model)
-    watch = Watch(frozenset({"weights", "weight_changes", "importance"}), model, stack)
+    collector = SignalCollector(frozenset({"weights", "weight_changes", "importance"}), model, stack)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     gradients = backward(model, 0)
-    watch.gradients(1)
+    collector.gradients_ready(1)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
     clipped = {name: p.grad.clone() for name, p in model.named_parameters()}
     optimizer.step()
-    watch.stepped(1)
-    read = watch.read()
+    collector.optimizer_stepped(1)
+    read = collector.read()
     now = {name: p.detach() for name, p in model.named_parameters()}
     close(read["weights"], unit_norms(stack, now))
     close(read["weight_changes"], unit_norms(stack, {n: now[n] - before[n] for n in now}))
     for unit in stack.units:
         expected = sum(float((0.1 * clipped[p.name] * gradients[p.name]).sum()) for p in unit.parameters)
         assert read["importance"][unit.name] == pytest.approx(expected, rel=1e-2)
-    watch.reset()
-    assert all(norms == Norms(0, 0) for norms in watch.read()["weight_changes"].values())
+    collector.reset()
+    assert all(norms == Norms(0, 0) for norms in collector.read()["weight_changes"].values())
 
 
 def test_similarities_are_of_the_probe_batch_in_eval_mode_and_draw_nothing():
     model = BERT.build().train()
     stack = find_blocks(model)
-    watch = Watch(frozenset({"similarities"}), model, stack)
+    collector = SignalCollector(frozenset({"similarities"}), model, stack)
     model(**BERT.inputs())
     state = torch.get_rng_state()
-    first = watch.read()["similarities"]
+    first = collector.read()["similarities"]
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert all(module.training for module in model.modules())
     model(**BERT.inputs(5))
-    assert watch.read()["similarities"] == first
+    assert collector.read()["similarities"] == first
     size = len(BERT.inputs()["input_ids"])
     assert size <= PROBE_EXAMPLES
     model.eval()
@@ -124,26 +126,26 @@ def test_similarities_are_of_the_probe_batch_in_eval_mode_and_draw_nothing():
         flat = (hidden[index + 1] * BERT.inputs()["attention_mask"][..., None]).flatten(1)
         expected = torch.nn.functional.normalize(flat @ flat.T, dim=1)
         assert torch.allclose(torch.tensor(first[f"block {index}"]), expected, atol=1e-5)
-    watch.close()
+    collector.close()
     assert not model._forward_pre_hooks
 
 
 def test_costs_are_of_the_batches_seen(model):
     stack = find_blocks(model)
-    watch = Watch(frozenset({"costs"}), model, stack)
+    collector = SignalCollector(frozenset({"costs"}), model, stack)
     model.train()(**BERT.inputs())
-    costs = watch.read(cached=True, examples_pass=7)["costs"]
+    costs = collector.read(cached=True, examples_pass=7)["costs"]
     assert len(costs.run) == len(costs.skipped) == stack.depth + 1
     assert costs.run[0] == costs.skipped[0] == 1
     assert all(a > b for a, b in zip(costs.run, costs.run[1:], strict=False))
     assert all(skipped < run for skipped, run in zip(costs.skipped[1:], costs.run[1:], strict=True))
-    assert watch.read(cached=False)["costs"].skipped == costs.run
+    assert collector.read(cached=False)["costs"].skipped == costs.run
     assert (costs.cached, costs.examples_pass) == (True, 7)
 
 
 def test_an_unknown_need_is_refused(model):
-    with pytest.raises(ValueError, match=r"nothing measures \['horoscope'\]; there are gradients"):
-        Watch(frozenset({"horoscope"}), model, find_blocks(model))
+    with pytest.raises(ValueError, match=r"unknown signals \['horoscope'\]; there are gradients"):
+        SignalCollector(frozenset({"horoscope"}), model, find_blocks(model))
 
 
 class Raw(TrainerCallback):
@@ -171,7 +173,7 @@ def test_in_a_trainer_gradients_are_raw_and_come_once_a_step(tmp_path, settings)
 
     class Watched(FreezeCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            measure = self._deciding.watch._measures["block gradients"]
+            measure = self._run.runner.collector._measures["block gradients"]
             name = "bert.encoder.layer.1.output.dense.weight"
             seen[state.global_step] = (measure._sums[name].clone(), raw.total.clone())
 
@@ -185,13 +187,13 @@ def test_in_a_trainer_gradients_are_raw_and_come_once_a_step(tmp_path, settings)
 
 def test_frozen_units_take_no_part(model):
     stack = find_blocks(model)
-    watch = Watch(frozenset({"gradients", "importance"}), model, stack)
+    collector = SignalCollector(frozenset({"gradients", "importance"}), model, stack)
     for name in stack.frozen(FreezeMask.first(3, 1)):
         model.get_parameter(name).requires_grad_(False)
     model(**BERT.inputs()).loss.backward()
-    watch.gradients(1)
-    watch.stepped(1)
-    read = watch.read()
+    collector.gradients_ready(1)
+    collector.optimizer_stepped(1)
+    read = collector.read()
     assert read["gradients"]["block 0"] == Norms(0, 0)
     assert read["gradients"]["block 1"].l1 > 0
     assert set(read["importance"]) == {"block 1", "block 2", "head"}

@@ -1,8 +1,5 @@
 """FreezeCallback in a real Trainer: equal to flags set by hand, whatever else the Trainer does."""
 
-import contextlib
-import json
-
 import pytest
 import torch
 from training import BLOCKS, Sentences, losses, make_trainer, moved, tiny_bert, weights
@@ -100,7 +97,7 @@ def test_every_log_line_tells_what_is_frozen(tmp_path):
     mask = BottomUp(1).initial_mask(stack)
     assert len(shown) >= 14
     for line in [*shown, *trainer.state.log_history]:
-        assert line["freeze/prefix"] == 2
+        assert line["freeze/frozen_blocks"] == 1
         assert line["freeze/frozen_fraction"] == pytest.approx(1 - stack.trainable_parameters(mask) / stack.total)
         assert line["freeze/trainable_parameters"] == stack.trainable_parameters(mask)
     assert "log" not in vars(trainer)
@@ -161,6 +158,20 @@ def test_flags_come_back_after_an_exception_when_the_callback_was_added_later(tm
     assert "training_step" not in vars(trainer)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"restore": 1}, "restore must be True or False, not 1"),
+        ({"eval_frozen": "no"}, "eval_frozen must be True or False, not 'no'"),
+        ({"cache": "4GiB"}, "cache must be True, False or a PrefixCache, not '4GiB'"),
+        ({"tower": 3}, "tower must be the path of a module, not 3"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_the_constructor(arguments, sentence):
+    with pytest.raises(RequestError, match=sentence):
+        FreezeCallback(BottomUp(2), **arguments)
+
+
 def test_a_second_callback_is_refused(tmp_path):
     model = tiny_bert()
     trainer = make_trainer(model, tmp_path, [FreezeCallback(BottomUp(2)), FreezeCallback(BottomUp(1))])
@@ -194,41 +205,6 @@ def test_several_train_calls(tmp_path):
     reference.train()
     assert not moved(weights(model), weights(other))
     assert not moved(before, weights(model)) & frozen
-
-
-@pytest.mark.parametrize("restored", [False, True])
-def test_resumed_equals_never_stopped(tmp_path, restored):
-    """Killed after a checkpoint in mid-epoch: the same weights, losses and timeline as without the stop."""
-
-    class Killed(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 5:
-                raise KeyboardInterrupt
-
-    settings = {"save_strategy": "steps", "save_steps": 4, "restore_callback_states_from_checkpoint": restored}
-    whole = make_trainer(tiny_bert(), tmp_path / "whole", [FreezeCallback(BottomUp(2))], **settings)
-    whole.train()
-    with contextlib.suppress(KeyboardInterrupt):
-        make_trainer(tiny_bert(), tmp_path / "cut", [FreezeCallback(BottomUp(2)), Killed()], **settings).train()
-    resumed = make_trainer(tiny_bert(1), tmp_path / "cut", [FreezeCallback(BottomUp(2))], **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-4"))
-    assert not moved(weights(whole.model), weights(resumed.model))
-    assert losses(whole)[4:] == losses(resumed)[4:]
-    callback = next(c for c in resumed.callback_handler.callbacks if isinstance(c, FreezeCallback))
-    (change,) = callback.timeline
-    assert (change.step, str(change.mask), change.reason) == (0, "embeddings+0-1 | 2-3 head", "static")
-    assert all(p.requires_grad for p in resumed.model.parameters())
-
-
-def test_resuming_from_a_checkpoint_that_knew_no_freezing(tmp_path, caplog):
-    make_trainer(tiny_bert(), tmp_path, save_strategy="steps", save_steps=4).train()
-    callback = FreezeCallback(BottomUp(2))
-    trainer = make_trainer(tiny_bert(), tmp_path, [callback], save_strategy="steps", save_steps=4)
-    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
-    assert "says nothing about freezing" in caplog.text
-    assert callback.timeline[0].step == 4
-    state = json.loads((tmp_path / "checkpoint-12" / "trainer_state.json").read_text())
-    assert state["stateful_callbacks"]["FreezeCallback"]["args"]["policy"] == "bottom-up:2"
 
 
 def test_hyperparameter_search_starts_each_trial_afresh(tmp_path):

@@ -10,7 +10,7 @@ from transformers.optimization import SchedulerType
 
 from adaptivefreeze import FreezeCallback, FreezeMask
 from adaptivefreeze.policies import AdaptivePolicy, Decision, DecisionPoints
-from adaptivefreeze.trainer.schedule_pace import Pace
+from adaptivefreeze.trainer.schedule_pace import SchedulePace
 
 STEPS = {"num_train_epochs": 4, "eval_strategy": "steps", "eval_steps": 3, "logging_steps": 1}
 KINDS = ["linear", "cosine", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_restarts"]
@@ -107,7 +107,7 @@ def test_killed_and_resumed_it_goes_on_at_its_pace(tmp_path):
 def test_a_pace_below_one_is_refused():
     for rate in (0.5, 0, -1, math.inf, math.nan):
         with pytest.raises(ValueError, match="must be 1 or more"):
-            Pace().set(rate)
+            SchedulePace().set_rate(rate)
 
 
 def test_by_hand_it_is_the_scheduler_stepped_so_often():
@@ -116,10 +116,10 @@ def test_by_hand_it_is_the_scheduler_stepped_so_often():
     own, by_hand = (torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in optimizers)
     for optimizer in optimizers:
         optimizer.step()
-    pace = Pace(2.5)
+    pace = SchedulePace(2.5)
     for step in range(1, 5):
         own.step()
-        assert not pace.stepped(own, step, total=100)
+        assert not pace.advance(own, step, total_steps=100)
     for _ in range(10):
         by_hand.step()
     assert own.get_last_lr() == by_hand.get_last_lr()

@@ -1,4 +1,4 @@
-"""StepTimer: each part of a step gets the seconds that passed in it, and what lies elsewhere gets none."""
+"""StepProfiler: each part of a step gets the seconds that passed in it, and what lies elsewhere gets none."""
 
 import time
 from types import SimpleNamespace
@@ -10,15 +10,15 @@ from transformers import TrainerCallback
 
 from adaptivefreeze import Budget, FreezeCallback, find_blocks
 from adaptivefreeze.model.cost import StepSeconds
-from adaptivefreeze.signals import timer
-from adaptivefreeze.signals.timer import ENOUGH, StepTimer
+from adaptivefreeze.signals import profiler
+from adaptivefreeze.signals.profiler import ENOUGH, StepProfiler
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that advances only when the test sets it."""
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
-    monkeypatch.setattr(timer, "time", clock)
+    monkeypatch.setattr(profiler, "time", clock)
     return clock
 
 
@@ -27,93 +27,93 @@ def model():
     return tiny_bert()
 
 
-def step(timer, clock, due, *, batches=1, stepped=True, tokens=100):
+def step(profiler, clock, due, *, batches=1, stepped=True, tokens=100):
     """One step: 1 second before, 2 forward and 3 backward a batch, 5 to update, 1 after; 200 of measuring."""
-    timer.begin(due)
+    profiler.begin_step(due)
     clock.now += 1
     for _ in range(batches):
-        timer.batch(tokens)
+        profiler.on_batch(tokens)
         clock.now += 2 * tokens / 100
-        timer.passed()
+        profiler.on_forward_end()
         clock.now += 3 * tokens / 100
-    timer.gradients()
+    profiler.on_gradients()
     clock.now += 100
-    timer.go_on()
+    profiler.resume()
     clock.now += 5
     if stepped:
-        timer.stepped()
+        profiler.on_optimizer_step()
         clock.now += 100
-        timer.go_on()
+        profiler.resume()
     clock.now += 1
-    timer.end()
+    profiler.end_step()
     clock.now += 1000  # loading, evaluating
 
 
 def test_the_parts_are_told_apart(clock, model):
     """In every step but the first on a CPU; what the measures take is no part, but is paid for."""
-    timer = StepTimer(model, find_blocks(model))
+    profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
-        assert timer.seconds() is None
-        assert timer.taken() is None
-        step(timer, clock, None)
-    assert timer.seconds() == StepSeconds(2, 3, 5, 2)
-    assert timer.taken() == (1 + ENOUGH) * 212 / 12
+        assert profiler.seconds() is None
+        assert profiler.full_steps_taken() is None
+        step(profiler, clock, None)
+    assert profiler.seconds() == StepSeconds(2, 3, 5, 2)
+    assert profiler.full_steps_taken() == (1 + ENOUGH) * 212 / 12
 
 
 def test_on_a_device_of_its_own_the_last_step_before_a_moment_is_timed(clock, model, monkeypatch):
-    timer = StepTimer(model, find_blocks(model))
-    timer._device, waited = SimpleNamespace(type="cuda"), []
+    profiler = StepProfiler(model, find_blocks(model))
+    profiler._device, waited = SimpleNamespace(type="cuda"), []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     for timed in range(ENOUGH):
-        assert timer.seconds() is None
-        step(timer, clock, None)
-        step(timer, clock, 2)
+        assert profiler.seconds() is None
+        step(profiler, clock, None)
+        step(profiler, clock, 2)
         assert len(waited) == 8 * timed, "in other steps it is not waited for"
-        step(timer, clock, 1)
-    assert timer.seconds() == StepSeconds(2, 3, 5, 2)
+        step(profiler, clock, 1)
+    assert profiler.seconds() == StepSeconds(2, 3, 5, 2)
 
 
 def test_a_step_of_several_batches_is_one_step(clock, model):
-    timer = StepTimer(model, find_blocks(model))
+    profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
-        step(timer, clock, 1, batches=4)
-    assert timer.seconds() == StepSeconds(8, 12, 5, 2)
+        step(profiler, clock, 1, batches=4)
+    assert profiler.seconds() == StepSeconds(8, 12, 5, 2)
 
 
 def test_what_is_not_a_full_step_does_not_count(clock, model):
-    timer = StepTimer(model, find_blocks(model))
+    profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
-        step(timer, clock, 1, stepped=False)  # AMP left the update out
+        step(profiler, clock, 1, stepped=False)  # AMP left the update out
     model.bert.embeddings.requires_grad_(False)
     for _ in range(ENOUGH):
-        step(timer, clock, 1)
-    assert timer.seconds() is None
+        step(profiler, clock, 1)
+    assert profiler.seconds() is None
 
 
 def test_a_full_step_is_one_of_mean_length(clock, model):
     """The longest batches come first and are timed; their times are scaled to the mean length of all steps."""
-    timer = StepTimer(model, find_blocks(model))
+    profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
-        step(timer, clock, 1, tokens=200)
-    assert timer.seconds() == StepSeconds(4, 6, 5, 2)
+        step(profiler, clock, 1, tokens=200)
+    assert profiler.seconds() == StepSeconds(4, 6, 5, 2)
     model.bert.embeddings.requires_grad_(False)
     for _ in range(1 + ENOUGH):
-        step(timer, clock, 1, tokens=100)
-    assert timer.seconds() == StepSeconds(3, 4.5, 5, 2)
+        step(profiler, clock, 1, tokens=100)
+    assert profiler.seconds() == StepSeconds(3, 4.5, 5, 2)
     for _ in range(10):
-        step(timer, clock, 1, tokens=0)
-    assert timer.seconds().forward < 1.5
+        step(profiler, clock, 1, tokens=0)
+    assert profiler.seconds().forward < 1.5
 
 
 def test_it_goes_on_from_a_checkpoint(clock, model):
-    timer, resumed = (StepTimer(model, find_blocks(model)) for _ in range(2))
-    resumed.load(timer.tensors())
+    profiler, resumed = (StepProfiler(model, find_blocks(model)) for _ in range(2))
+    resumed.load(profiler.tensors())
     assert resumed.seconds() is None
     for _ in range(1 + ENOUGH):
-        step(timer, clock, 1)
-    resumed.load(timer.tensors())
-    assert resumed.seconds() == timer.seconds() == StepSeconds(2, 3, 5, 2)
-    assert resumed.taken() == timer.taken()
+        step(profiler, clock, 1)
+    resumed.load(profiler.tensors())
+    assert resumed.seconds() == profiler.seconds() == StepSeconds(2, 3, 5, 2)
+    assert resumed.full_steps_taken() == profiler.full_steps_taken()
 
 
 class Look(TrainerCallback):
@@ -123,9 +123,9 @@ class Look(TrainerCallback):
         self.freezing, self.costs, self.seconds = freezing, [], []
 
     def on_step_end(self, args, state, control, **kwargs):
-        watch = self.freezing._deciding.watch
-        self.costs.append(watch.read(cached=True, examples_pass=6)["costs"])
-        self.seconds.append(watch._timer.seconds())
+        collector = self.freezing._run.runner.collector
+        self.costs.append(collector.read(cached=True, examples_pass=6)["costs"])
+        self.seconds.append(collector._profiler.seconds())
 
 
 class SlowAdam(torch.optim.AdamW):

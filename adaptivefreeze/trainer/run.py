@@ -1,0 +1,213 @@
+"""FreezingRun: everything that exists from the first step of a training run to its last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..cache import PrefixCache
+from ..model.blocks import BlockStack
+from ..model.freezer import Freezer
+from ..model.mask import FreezeMask
+from ..model.timeline import Timeline
+from ..policies import AdaptivePolicy, Decision, Policy
+from .checkpoint import SavedRun, class_name
+from .policy_runner import PolicyRunner, TrainingPlan
+from .schedule_pace import SchedulePace
+
+
+class FreezingRun:
+    """One training run under a policy.
+
+    It applies the mask of the policy to the model, its optimizer and the cache, carries out the decisions of an
+    adaptive policy, and records every change in a timeline.
+
+    Args:
+        policy: The policy. It is reset, or restored from `saved`.
+        model: The model that is trained.
+        stack: Its units.
+        plan: The training run.
+        optimizer: The optimizer of the training loop.
+        cache: The cache for the outputs of the frozen prefix, if any.
+        eval_frozen: Whether frozen units run in evaluation mode.
+        step: Number of optimizer steps taken.
+        saved: The state to resume from.
+
+    Raises:
+        RequestError: If the policy does not fit the model, or its mask leaves nothing to train. The model is
+            left as it was.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        model: nn.Module,
+        stack: BlockStack,
+        plan: TrainingPlan,
+        *,
+        optimizer: torch.optim.Optimizer | None = None,
+        cache: PrefixCache | None = None,
+        eval_frozen: bool = False,
+        step: int = 0,
+        saved: SavedRun | None = None,
+    ) -> None:
+        self.policy = policy
+        self.stack = stack
+        self.plan = plan
+        self.runner: PolicyRunner | None = None
+        self._model = model
+        self._cache = cache
+        self._optimizer = optimizer
+        policy.reset()
+        if saved is None:
+            mask = policy.initial_mask(stack)
+            self.timeline = Timeline()
+            self.timeline.record(step, mask, policy.reason)
+            adaptive = isinstance(policy, AdaptivePolicy)
+            self.learning_rates = dict(policy.initial_learning_rates(stack)) if adaptive else {}
+            self.pace = SchedulePace()
+        else:
+            policy.load_state_dict(saved.policy_state)
+            self.timeline = Timeline.from_state(saved.timeline)
+            mask = self.timeline[-1].mask
+            self.learning_rates = saved.learning_rates
+            self.pace = SchedulePace(**saved.pace)
+        self.freezer = Freezer(
+            model,
+            stack,
+            optimizer=optimizer,
+            eval_frozen=eval_frozen,
+            keep_optimizer_state=policy.keep_optimizer_state,
+        )
+        try:
+            self._start(mask, step, {} if saved is None else saved.tensors)
+        except BaseException:
+            self.close(restore=True)
+            raise
+
+    @property
+    def mask(self) -> FreezeMask:
+        """The mask in force."""
+        return self.freezer.mask
+
+    def move(self, mask: FreezeMask, reason: str, step: int) -> None:
+        """Make `mask` hold from now on, and record it.
+
+        Raises:
+            RequestError: If no parameter would be left to train.
+        """
+        self.freezer.apply(mask)
+        self.timeline.record(step, mask, reason)
+        self._move_cache(step)
+
+    def decide(self, step: int, metrics: Mapping[str, float] | None = None) -> bool:
+        """Call the policy, and carry out its decision.
+
+        Args:
+            step: Number of optimizer steps taken.
+            metrics: The metrics of an evaluation, if the decision follows one.
+
+        Returns:
+            Whether the policy ends the training.
+        """
+        if self.runner is None:
+            return False
+        decision = self.runner.decide(
+            step,
+            self.mask,
+            learning_rate=self._learning_rate(),
+            cached=self._cache is not None and self._cache.stats.declined is None,
+            metrics=metrics,
+            ahead=self.pace.ahead,
+        )
+        if decision is None:
+            return False
+        self._carry_out(decision, step)
+        return decision.stop
+
+    def end_step(self, step: int, scheduler: Any = None) -> bool:
+        """Finish a step: advance the schedule, and decide if the step is a decision point.
+
+        Args:
+            step: Number of optimizer steps taken, the current one included.
+            scheduler: The learning-rate scheduler, which has taken its own step already.
+
+        Returns:
+            Whether the training ends here, by decision of the policy or with its schedule.
+        """
+        if self.runner is None:
+            return False
+        self.runner.end_step()
+        ended = self.pace.advance(scheduler, step, self.plan.total_steps)
+        if step in self.runner.decision_points.steps:
+            return self.decide(step) or ended
+        return ended
+
+    def save(self) -> SavedRun:
+        """Return the state for a checkpoint."""
+        measured = {} if self.runner is None else self.runner.tensors()
+        return SavedRun(
+            policy=str(self.policy),
+            policy_class=class_name(self.policy),
+            policy_state=self.policy.state_dict(),
+            timeline=self.timeline.state_dict(),
+            learning_rates=self.learning_rates,
+            pace=self.pace.state_dict(),
+            tensors={**measured, **self.freezer.optimizer_state()},
+        )
+
+    def close(self, *, restore: bool) -> None:
+        """End the run: detach from the model.
+
+        Args:
+            restore: Whether the user's flags and modes are restored. Otherwise the mask stays in force.
+        """
+        if self.runner is not None:
+            self.runner.close()
+        if self._cache is not None:
+            self._cache.detach()
+        if restore:
+            self.freezer.restore()
+        else:
+            self.freezer.release()
+
+    def _start(self, mask: FreezeMask, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.freezer.apply(mask)
+        self.freezer.load_optimizer_state(tensors)
+        if self.learning_rates:
+            self.freezer.scale_learning_rates(self.learning_rates)
+        if isinstance(self.policy, AdaptivePolicy):
+            self.runner = PolicyRunner(self.policy, self._model, self.stack, self.plan)
+            self.runner.load(tensors)
+        if self._cache is not None:
+            self._cache.attach(self._model, self.stack)
+            self._move_cache(step)
+
+    def _carry_out(self, decision: Decision, step: int) -> None:
+        if decision.learning_rates is not None:
+            self.learning_rates = dict(decision.learning_rates)
+            self.freezer.scale_learning_rates(self.learning_rates)
+        if decision.pace is not None:
+            self.pace.set_rate(decision.pace)
+        if decision.mask != self.mask:
+            self.move(decision.mask, decision.reason, step)
+        elif decision.reason:
+            self.timeline.record(step, decision.mask, decision.reason)
+
+    def _move_cache(self, step: int) -> None:
+        if self._cache is not None:
+            self._cache.move(self.mask, passes=self._remaining_passes(step), examples=self.plan.examples)
+
+    def _remaining_passes(self, step: int) -> float | None:
+        """Passes over the training data that are left, or None if unknown."""
+        if not self.plan.epochs or not self.plan.total_steps:
+            return None
+        return self.pace.remaining_steps(step, self.plan.total_steps) * self.plan.epochs / self.plan.total_steps
+
+    def _learning_rate(self) -> float:
+        if self._optimizer is None:
+            return 0.0
+        return float(self._optimizer.param_groups[0]["lr"] or 0.0)
