@@ -1,5 +1,7 @@
 """GradES, AutoRGN, Egeria and Budget: each rule on signals made by hand."""
 
+import json
+
 import pytest
 from policies.simulation import signals_at
 from policies.test_conformance import stack_of
@@ -70,11 +72,11 @@ def test_autorgn_sets_learning_rates_in_a_real_run(tmp_path):
     from adaptivefreeze import FreezeCallback
 
     callback = FreezeCallback(AutoRGN(intervals=2))
-    trainer = make_trainer(tiny_bert(), tmp_path, [callback], logging_steps=100)
+    trainer = make_trainer(tiny_bert(), tmp_path, [callback], logging_steps=100, save_strategy="epoch")
     trainer.train()
     assert all(change.reason.startswith("learning rates × [") for change in list(callback.timeline)[1:])
     assert len(callback.timeline) == 4
-    state = callback.state()["attributes"]["saved"]["learning_rates"]
+    state = json.loads((tmp_path / "checkpoint-12" / "freezing.json").read_text())["learning_rates"]
     assert max(state.values()) == 1
     assert len(set(state.values())) > 3
 
