@@ -66,8 +66,8 @@ class FreezingRun:
             mask = policy.initial_mask(stack)
             self.timeline = Timeline()
             self.timeline.record(step, mask, policy.reason)
-            adaptive = isinstance(policy, AdaptivePolicy)
-            self.learning_rates = dict(policy.initial_learning_rates(stack)) if adaptive else {}
+            rates = policy.initial_learning_rates(stack) if isinstance(policy, AdaptivePolicy) else {}
+            self.learning_rates: dict[str, float] = dict(rates)
             self.pace = SchedulePace()
         else:
             policy.load_state_dict(saved.policy_state)
