@@ -35,7 +35,7 @@ class SavedRun:
         policy: `str(policy)`.
         policy_class: Qualified name of the class of the policy.
         policy_state: The `state_dict` of the policy.
-        timeline: The `state_dict` of the timeline. Its last mask is the one in force.
+        timeline: The timeline as JSON. Its last mask is the one in force.
         learning_rates: Factors on the learning rates of units.
         pace: The `state_dict` of the schedule's pace.
         tensors: Signals and optimizer state.

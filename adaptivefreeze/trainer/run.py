@@ -71,7 +71,7 @@ class FreezingRun:
             self.pace = SchedulePace()
         else:
             policy.load_state_dict(saved.policy_state)
-            self.timeline = Timeline.from_state(saved.timeline)
+            self.timeline = Timeline.from_json(saved.timeline)
             mask = self.timeline[-1].mask
             self.learning_rates = saved.learning_rates
             self.pace = SchedulePace(**saved.pace)
@@ -153,7 +153,7 @@ class FreezingRun:
             policy=str(self.policy),
             policy_class=class_name(self.policy),
             policy_state=self.policy.state_dict(),
-            timeline=self.timeline.state_dict(),
+            timeline=self.timeline.to_json(),
             learning_rates=self.learning_rates,
             pace=self.pace.state_dict(),
             tensors={**measured, **self.freezer.optimizer_state()},
