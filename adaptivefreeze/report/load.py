@@ -113,19 +113,21 @@ def _row(search: DepthSearch, outcome: Outcome) -> Row:
 
 def _check_comparable(one: RunResult | FailedRun, there: Path, other: RunResult | FailedRun, here: Path) -> None:
     """Raise `RequestError` if two runs differ in data set, model or settings."""
-    pairs = (
-        ("data set", (one.task.dataset, one.task.fingerprint), (other.task.dataset, other.task.fingerprint)),
-        ("model", (one.model.name, one.model.fingerprint), (other.model.name, other.model.fingerprint)),
-    )
-    for what, (name, fingerprint), (other_name, other_fingerprint) in pairs:
-        if fingerprint != other_fingerprint:
+    first, second = _traits(one), _traits(other)
+    for trait in dict.fromkeys((*first, *second)):
+        (mine, shown), (theirs, also_shown) = first.get(trait, (None, None)), second.get(trait, (None, None))
+        if mine != theirs:
             raise RequestError(
-                f"{there} and {here} cannot share a table: the {what} is {name} ({fingerprint}) in the first and "
-                f"{other_name} ({other_fingerprint}) in the second."
+                f"{there} and {here} cannot share a table: {trait} is {shown} in the first and {also_shown} in the "
+                "second."
             )
-    for key in sorted({*one.settings, *other.settings}):
-        if one.settings.get(key) != other.settings.get(key):
-            raise RequestError(
-                f"{there} and {here} cannot share a table: {key.replace('_', ' ')} is {one.settings.get(key)} "
-                f"in the first and {other.settings.get(key)} in the second."
-            )
+
+
+def _traits(run: RunResult | FailedRun) -> dict[str, tuple[object, object]]:
+    """What the runs of one table have in common: name -> (value to compare, value to show)."""
+    task, model = run.task, run.model
+    return {
+        "the data set": (task.fingerprint, f"{task.dataset} ({task.fingerprint})"),
+        "the model": (model.fingerprint, f"{model.name} ({model.fingerprint})"),
+        **{key.replace("_", " "): (value, value) for key, value in sorted(run.settings.items())},
+    }

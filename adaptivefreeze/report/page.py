@@ -13,7 +13,7 @@ def render(summary: Summary, drawings: Sequence[str] = ()) -> str:
 
     Args:
         summary: Content of the report; all its text is escaped.
-        drawings: Figures as SVG elements. They are not escaped: pass only what `figures.svg` returned.
+        drawings: Figures as SVG elements. They are not escaped: pass only what `drawing.svg` returned.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup

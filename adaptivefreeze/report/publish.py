@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..comparison.result import write_text
 from ..errors import RequestError
-from .figures import figures, png, svg
+from .drawing import draw_all, png, svg
 from .load import load_runs, load_search
 from .page import render
 from .summary import Summary
@@ -23,7 +23,7 @@ def publish(summary: Summary, folder: str | Path) -> tuple[Path, ...]:
     """
     folder = Path(folder)
     table, plot, page = ("table", "plot", "report") if summary.search is None else ("search", "search", "search")
-    drawn = figures(summary)
+    drawn = draw_all(summary)
     drawings = {name: svg(figure) for name, figure in drawn.items()}
     texts = {
         f"{table}.md": markdown(summary),

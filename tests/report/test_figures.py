@@ -1,6 +1,5 @@
 """What the figures show, and that they are drawn."""
 
-import io
 from itertools import combinations
 
 import pytest
@@ -11,16 +10,12 @@ from results import made, searched
 
 from adaptivefreeze import FreezeMask, Timeline
 from adaptivefreeze.model.timeline import Change
+from adaptivefreeze.report.drawing import draw_all, draw_curves, draw_scores, draw_timelines, png, svg
 from adaptivefreeze.report.figures import (
-    draw_curves,
-    draw_scores,
-    draw_timelines,
-    figures,
     freeze_timelines,
     frozen_blocks,
     frozen_units,
     search_scores,
-    svg,
     trade_off,
     validation_curves,
 )
@@ -52,9 +47,7 @@ def test_every_scenario_is_drawn_and_the_drawing_is_repeatable():
 
 
 def test_a_figure_can_be_saved_as_png():
-    image = io.BytesIO()
-    draw_scores(trade_off(SUMMARY)).savefig(image, format="png")
-    assert image.getvalue().startswith(b"\x89PNG")
+    assert png(draw_scores(trade_off(SUMMARY))).startswith(b"\x89PNG")
 
 
 def test_curves_are_of_runs_with_two_evaluations_at_least():
@@ -135,7 +128,7 @@ def test_no_text_of_a_figure_covers_another():
         for k in range(6)
     ]
     for summary in (summarize_runs(crowd), summarize_search(searched())):
-        for figure in figures(summary).values():
+        for figure in draw_all(summary).values():
             figure.draw_without_rendering()
             texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
             boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts]

@@ -6,14 +6,14 @@ from html.parser import HTMLParser
 
 from results import TASK, failed, made
 
-from adaptivefreeze.report.figures import figures, svg
+from adaptivefreeze.report.drawing import draw_all, svg
 from adaptivefreeze.report.page import render
 from adaptivefreeze.report.summary import summarize_runs
 
 
 def page(*runs):
     summary = summarize_runs(runs)
-    return render(summary, [svg(figure) for figure in figures(summary).values()])
+    return render(summary, [svg(figure) for figure in draw_all(summary).values()])
 
 
 def test_the_page_shows_table_plots_settings_environment_and_timelines():
