@@ -32,13 +32,13 @@ SUMMARY = summarize_runs(
 )
 
 
-def test_the_front_holds_what_nothing_beats():
+def test_the_pareto_front_holds_what_no_scenario_dominates():
     info = trade_off(SUMMARY)
     assert [point.name for point in info.line] == ["bottom-up:2", "nothing"]
     assert {point.name: point for point in info.points}["bottom-up:1"].group == "bottom-up"
 
 
-def test_every_scenario_is_drawn_and_the_drawing_is_repeatable():
+def test_every_scenario_is_drawn_and_equal_figures_give_equal_svg():
     once, again = (svg(draw_scores(trade_off(SUMMARY))) for _ in range(2))
     assert once == again
     assert once.startswith("<svg")
@@ -50,7 +50,7 @@ def test_a_figure_can_be_saved_as_png():
     assert png(draw_scores(trade_off(SUMMARY))).startswith(b"\x89PNG")
 
 
-def test_curves_are_of_runs_with_two_evaluations_at_least():
+def test_a_curve_needs_two_evaluations():
     summary = summarize_runs([made("nothing"), made("nothing", 1), made("head-only", curve=((3.0, 0.5),))])
     info = validation_curves(summary)
     assert [(curve.scenario, curve.seed) for curve in info] == [("nothing", 0), ("nothing", 1)]
@@ -117,7 +117,7 @@ def test_the_scores_of_a_search_have_intervals_and_baselines_at_their_depth():
 
 
 @pytest.mark.parametrize(("scenario", "blocks"), [("top-down:3,embeddings=true", 3), ("head-only", 0)])
-def test_a_baseline_stands_at_the_number_of_its_spec(scenario, blocks):
+def test_a_baseline_is_drawn_at_the_depth_in_its_spec(scenario, blocks):
     assert frozen_blocks(Row(scenario=scenario)) == blocks
 
 

@@ -1,4 +1,4 @@
-"""report.html: one page that needs nothing beside it and shows what was stored as text, never as markup."""
+"""The HTML page: it is self-contained, and it escapes all text."""
 
 import re
 from dataclasses import replace
@@ -36,12 +36,12 @@ def test_the_page_shows_what_the_cache_did():
     assert "one epoch only" in page(made("bottom-up:2", cache=True, cache_stats=aside.to_json()))
 
 
-def test_the_page_loads_nothing_from_elsewhere():
+def test_the_page_has_no_external_resources():
     loaded = re.findall(r"(?:src|href)=\"(?!#)([^\"]+)\"", page(made("nothing"), made("bottom-up:2")))
     assert loaded == []
 
 
-def test_markup_in_names_is_shown_and_not_obeyed():
+def test_markup_in_names_is_escaped():
     task = replace(TASK, dataset="<script>alert(1)</script>", warnings=("<b>mind</b>",))
     text = page(made("modules:<img src=x>", task=task))
     assert "<script" not in text

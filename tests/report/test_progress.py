@@ -1,4 +1,4 @@
-"""The line that a run leaves behind."""
+"""The line that is printed when a run ends."""
 
 import io
 
@@ -20,14 +20,14 @@ from adaptivefreeze.report.progress import ProgressBar
         ),
     ],
 )
-def test_it_tells_the_score_that_was_asked_for(changes, line):
+def test_it_shows_the_score_that_was_asked_for(changes, line):
     text = io.StringIO()
     with ProgressBar(Console(file=text), score="entity_f1") as progress:
         progress.run_ended(made(**changes))
     assert text.getvalue().endswith(f"{line}\n")
 
 
-def test_it_tells_why_a_run_failed():
+def test_it_shows_why_a_run_failed():
     text = io.StringIO()
     with ProgressBar(Console(file=text)) as progress:
         progress.run_ended(failed())

@@ -64,7 +64,7 @@ def test_time_to_quality_compares_within_a_seed():
     assert both.speedup_to_quality == Spread((8 / 5 + 8 / 3) / 2, stdev((8 / 5, 8 / 3)))
 
 
-def test_a_seed_that_never_comes_to_the_quality_is_counted_and_not_averaged():
+def test_a_seed_that_never_reaches_the_quality_is_counted_and_not_averaged():
     runs = [
         made("nothing", 0, curve=((4.0, 0.9), (8.0, 0.9))),
         made("nothing", 1, curve=((8.0, 0.9),)),
@@ -87,7 +87,7 @@ def test_a_failed_run_has_a_row_with_its_seed():
     assert summary.rows[0].macro_f1 is None
 
 
-def test_rows_stand_policy_by_policy_and_by_number():
+def test_rows_are_sorted_by_policy_and_by_number():
     names = ["top-down:3", "bottom-up:12", "bottom-up:9", "head-only", "nothing", "bottom-up:0.5", "unheard-of:1"]
     ordered = sorted(names, key=scenario_key)
     assert ordered == [
@@ -100,7 +100,7 @@ def test_a_disabled_cache_is_a_warning():
     assert "Prefix cache disabled in bottom-up:2: the inputs change every epoch." in summarize_runs([run]).warnings
 
 
-def test_runs_measured_on_different_machines_are_told_apart_in_a_warning():
+def test_different_environments_give_a_warning():
     runs = [made("nothing"), made("bottom-up:2", environment={"device": "cuda", "threads": 8})]
     assert any("different environments" in warning for warning in summarize_runs(runs).warnings)
     assert summarize_runs(runs[:1]).warnings == ()

@@ -61,7 +61,7 @@ def printed(width):
     return console.file.getvalue()
 
 
-def test_a_wide_terminal_shows_everything():
+def test_a_wide_terminal_shows_all_columns():
     text = printed(150)
     for part in ("bottom-up:2", "0.8600 ± 0.0141", "300 MiB", "400.0k", "accuracy", "weighted"):
         assert part in text
