@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..model.mask import EMBEDDINGS, HEAD, FreezeMask
+from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
 from .summary import Row, SearchDetails, Summary
 from .table import score_name
