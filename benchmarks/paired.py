@@ -33,8 +33,8 @@ def final_f1(task: Any, seed: int, settings: StudySettings, callback: FreezeCall
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        if callback.cache is not None and callback.cache.stats.declined:
-            raise SystemExit(f"the cache stood aside: {callback.cache.stats.declined}")
+        if callback.cache is not None and callback.cache.stats.disabled_reason:
+            raise SystemExit(f"Prefix cache disabled: {callback.cache.stats.disabled_reason}")
         return 100 * trainer.evaluate()["eval_entity_f1"]
 
 

@@ -22,7 +22,7 @@ from machine import describe
 
 from adaptivefreeze import Nothing, find_blocks
 from adaptivefreeze.comparison import ProgressListener, RunResult, StudyFolder
-from adaptivefreeze.comparison.fingerprints import model_record
+from adaptivefreeze.comparison.records import model_record
 from adaptivefreeze.comparison.run import run_scenario, warm_up
 from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.data import Task, load_task

@@ -70,7 +70,7 @@ class Bench:
         other = {**self.batch, "input_ids": self.batch["input_ids"].flip(1)}
         with torch.no_grad(), torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bf16"):
             self.model(**other)
-        assert cache.stats.declined is None, cache.stats.declined
+        assert cache.stats.disabled_reason is None, cache.stats.disabled_reason
 
     @contextlib.contextmanager
     def frozen(self, k: int, cached: bool) -> Iterator[PrefixCache | None]:
@@ -84,8 +84,8 @@ class Bench:
             finally:
                 if cache is not None:
                     cache.detach()
-                    if cache.stats.declined:
-                        raise SystemExit(f"the cache stood aside: {cache.stats.declined}")
+                    if cache.stats.disabled_reason:
+                        raise SystemExit(f"Prefix cache disabled: {cache.stats.disabled_reason}")
 
 
 def slowdown(device: str, dtype: torch.dtype) -> float:

@@ -26,7 +26,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from turns import Turns
 
 from adaptivefreeze import find_blocks, parse_policy
-from adaptivefreeze.comparison.fingerprints import model_record
+from adaptivefreeze.comparison.records import model_record
 from adaptivefreeze.comparison.result import RunResult
 from adaptivefreeze.comparison.run import run_scenario, warm_up
 from adaptivefreeze.comparison.settings import StudySettings

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..model.fingerprint import update_digest
+
 MASK = "attention_mask"
 
 
@@ -94,8 +96,7 @@ def read_batch(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], 
                 value = torch.arange(tokens or 0)[positions]
             elif name in widths and tensor.shape[1] == tokens:
                 value = value[positions]
-            digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            update_digest(digest, f"{name}{value.dtype}{tuple(value.shape)}", value)
         keys.append(digest.digest())
     return Batch(dict(tensors), dict(rest), tuple(keys), None if real is None else tuple(real), tokens)
 

@@ -135,9 +135,9 @@ class PrefixCache:
             return
         empty = not len(self._store) and self.disk is None
         if empty and passes is not None and not filling_pays(self._stack, mask, passes):
-            self._stand_aside(f"with {passes:.1f} passes over the data to go, filling it would not pay")
+            self._disable(f"with {passes:.1f} passes over the data to go, filling it would not pay")
         else:
-            self.stats.declined = None
+            self.stats.disabled_reason = None
 
     def next_epoch(self) -> None:
         """A new pass over the data begins: every value of the prefix is compared with what rows were made from."""
@@ -308,12 +308,12 @@ class PrefixCache:
     def _retire(self, reason: str) -> None:
         """Stand aside for the rest of the run, whatever the masks that come."""
         self._retired = True
-        self._stand_aside(reason)
+        self._disable(reason)
 
-    def _stand_aside(self, reason: str) -> None:
-        if self.stats.declined is None:
-            logger.warning("The prefix cache stands aside: %s.", reason)
-        self.stats.declined = reason
+    def _disable(self, reason: str) -> None:
+        if self.stats.disabled_reason is None:
+            logger.warning("Prefix cache disabled: %s.", reason)
+        self.stats.disabled_reason = reason
         self._boundary = 0
         self._store.drop_above(0)
 

@@ -9,7 +9,7 @@ from typing import Any
 @dataclass
 class CacheStats:
     """What the cache did. `seconds_spent` on looking up, storing and checking; `seconds_saved` on prefixes not run,
-    estimated from the time that the prefixes which were run took. `declined`: why it stands aside, or None."""
+    estimated from the time that the prefixes which were run took. `disabled_reason`: why it stands aside, or None."""
 
     hits: int = 0
     misses: int = 0
@@ -20,7 +20,7 @@ class CacheStats:
     refused: int = 0
     seconds_spent: float = 0.0
     seconds_saved: float = 0.0
-    declined: str | None = None
+    disabled_reason: str | None = None
 
     @property
     def hit_rate(self) -> float:

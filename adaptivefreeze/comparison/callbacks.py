@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..meters.step_timer import StepClock
+from ..meters.step_timer import StepTimer
 from .result import ValidationPoint
 
 
@@ -34,7 +34,7 @@ def check_loss(loss: float | None, step: int, learning_rate: float) -> None:
 class ValidationCurve(TrainerCallback):
     """Collects a `ValidationPoint` at each evaluation, and asks for one at the end of each epoch where none is due."""
 
-    def __init__(self, clock: StepClock) -> None:
+    def __init__(self, clock: StepTimer) -> None:
         self.points: list[ValidationPoint] = []
         self.seconds = 0.0
         self._clock = clock
@@ -69,7 +69,7 @@ class TimeLimit(TrainerCallback):
     Belongs after the clock's closing callback, which adds the step.
     """
 
-    def __init__(self, clock: StepClock, seconds: float) -> None:
+    def __init__(self, clock: StepTimer, seconds: float) -> None:
         self.reached = False
         self._clock = clock
         self._seconds = seconds

@@ -15,9 +15,9 @@ from ..model.timeline import Change, Timeline
 from ..policies import Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
 from .equal_time import run_matched, with_reference
-from .fingerprints import model_record, task_record
 from .folder import StudyFolder
 from .prediction import predicted_ratio, share_seen_again, step_shape
+from .records import model_record, task_record
 from .result import FailedRun, ModelRecord, RunResult
 from .run import attempt, warm_up
 from .scenarios import expand

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import release_memory
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ..cache import PrefixCache
 from ..meters.energy import EnergyMeter
 from ..meters.environment import describe
-from ..meters.memory import PeakMemory, release_memory
-from ..meters.step_timer import StepClock
+from ..meters.memory import PeakMemory
+from ..meters.step_timer import StepTimer
 from ..policies import Nothing, Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
 from .callbacks import LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
-from .fingerprints import task_record
 from .prediction import predicted_ratio, share_seen_again, step_shape
+from .records import task_record
 from .result import FailedRun, Metrics, ModelRecord, RunResult
 from .settings import StudySettings
 
@@ -67,7 +68,7 @@ def run_scenario(
     with ExitStack() as held:
         folder = str(checkpoints) if checkpoints else held.enter_context(tempfile.TemporaryDirectory())
         arguments = settings.arguments(folder, seed)
-        clock = StepClock(arguments.device, EnergyMeter.of(arguments.device))
+        clock = StepTimer(arguments.device, EnergyMeter.of(arguments.device))
         curve = ValidationCurve(clock)
         freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False)
         limit = TimeLimit(clock, stop_after)
@@ -87,7 +88,7 @@ def run_scenario(
             task.tokenizer.save_pretrained(str(save_to))
 
     stack, mask, steps = freezing.stack, freezing.mask, outcome.global_step
-    caching = freezing.cache is not None and freezing.cache.stats.declined is None
+    caching = freezing.cache is not None and freezing.cache.stats.disabled_reason is None
     seen_again = share_seen_again(trainer.state.epoch or 0.0) if caching else 0.0
     if stack is None or mask is None:
         raise RuntimeError("the run ended without having begun: Trainer never called on_train_begin")

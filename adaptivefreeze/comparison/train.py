@@ -9,7 +9,7 @@ from ..errors import RequestError
 from ..model.blocks import find_blocks
 from ..policies import Policy, parse_policy
 from .compare import Interrupted, ProgressListener, check_policies, check_seeds
-from .fingerprints import model_record
+from .records import model_record
 from .result import FailedRun, RunResult, write_json
 from .run import attempt
 from .settings import StudySettings

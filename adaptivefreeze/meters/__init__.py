@@ -1,1 +1,1 @@
-"""What a run is measured with: time, memory, energy, and the machine it ran on."""
+"""Measurement of a training run: time, memory, energy and environment."""

@@ -1,4 +1,4 @@
-"""What a run was measured with: versions, device, threads, precision."""
+"""Hardware and software environment of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ import torch
 
 
 def describe(device: torch.device, dtype: str) -> dict[str, Any]:
-    """The environment of this process as plain JSON; `dtype` is what the run computes in."""
+    """Return versions, device, number of threads and precision as plain JSON.
+
+    Args:
+        device: The device that the run uses.
+        dtype: The precision that the run computes in, such as `"bfloat16 autocast"`.
+    """
     import transformers
 
     return {
@@ -29,10 +34,10 @@ def describe(device: torch.device, dtype: str) -> dict[str, Any]:
     }
 
 
-def cpu_name(listing: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name as Linux lists it, elsewhere what Python knows about it."""
-    if listing.is_file():
-        for line in listing.read_text(errors="replace").splitlines():
+def cpu_name(path: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor: from `/proc/cpuinfo` on Linux, else from the `platform` module."""
+    if path.is_file():
+        for line in path.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()

@@ -1,27 +1,34 @@
-"""PeakMemory: how many bytes one run needed at most, on CUDA by the allocator, on the CPU by sampling."""
+"""Peak memory of a run."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import threading
 from types import TracebackType
 
 import psutil
 import torch
+from accelerate.utils import release_memory
 
 
 class PeakMemory:
-    """A span whose peak is measured; `bytes` holds it afterwards.
+    """Context manager that measures the peak memory allocated inside it.
 
-    On CUDA it is the allocator's peak since the span began. On the CPU a thread samples the resident size every
-    `interval` seconds and the peak is counted above what the process held when the span began; a shorter spike than
-    the interval can be missed.
+    On CUDA, this is the peak of PyTorch's allocator. On the CPU, a thread samples the resident set size of the process,
+    so a spike shorter than the sampling interval can be missed. Memory that was in use on entry does not count.
 
-    >>> with PeakMemory(torch.device("cpu")) as peak:
-    ...     trained = train()
-    >>> peak.bytes
+    Args:
+        device: The device that the run uses.
+        interval: Seconds between two samples on the CPU.
+
+    Attributes:
+        bytes: The peak in bytes, available after exit.
+
+    Example:
+        >>> with PeakMemory(torch.device("cpu")) as peak:
+        ...     trained = train()
+        >>> peak.bytes
     """
 
     def __init__(self, device: torch.device, interval: float = 0.02) -> None:
@@ -30,17 +37,18 @@ class PeakMemory:
         self._interval = interval
         self._process = psutil.Process()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="peak-memory", daemon=True)
-        self._before = 0
+        self._thread = threading.Thread(target=self._sample_until_done, name="peak-memory", daemon=True)
+        self._baseline = 0
         self._highest = 0
 
     def __enter__(self) -> PeakMemory:
         release_memory()
+        _trim_heap()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-            self._before = torch.cuda.memory_allocated(self._device)
+            self._baseline = torch.cuda.memory_allocated(self._device)
         else:
-            self._before = self._highest = self._process.memory_info().rss
+            self._baseline = self._highest = self._process.memory_info().rss
             self._thread.start()
         return self
 
@@ -52,22 +60,21 @@ class PeakMemory:
         else:
             self._done.set()
             self._thread.join()
-            self._note()
-        self.bytes = max(0, self._highest - self._before)
+            self._sample()
+        self.bytes = max(0, self._highest - self._baseline)
+
+    def _sample_until_done(self) -> None:
+        while not self._done.wait(self._interval):
+            self._sample()
 
     def _sample(self) -> None:
-        while not self._done.wait(self._interval):
-            self._note()
-
-    def _note(self) -> None:
         self._highest = max(self._highest, self._process.memory_info().rss)
 
 
-def release_memory() -> None:
-    """Give back what earlier runs have freed, so that it is not taken for held (or for free) by the next one."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    # glibc keeps freed memory for itself; another C library has no such call, and then there is nothing to do.
+def _trim_heap() -> None:
+    """Return freed heap memory to the system, so that it is not part of the resident set size.
+
+    Only glibc keeps freed memory and has this call. With another C library there is nothing to do.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,4 +1,4 @@
-"""StepClock: seconds and joules of training steps alone, taken by two callbacks around all others."""
+"""Time and energy of training steps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from transformers import TrainerCallback
 from .energy import EnergyMeter
 
 
-class StepClock:
-    """Adds up the time from the beginning of each optimizer step to its end.
+class StepTimer:
+    """Accumulates the time and energy between the start and the end of each optimizer step.
 
-    Put `opening` before all other callbacks and `closing` after them: whatever they do at a step's bounds is then
-    inside the clock; loading data, evaluating, logging and saving are outside. On CUDA the device is waited for at
-    both bounds, so that a step's own work is counted in that step.
+    Register `opening` before all other callbacks of the Trainer and `closing` after them. The work that callbacks do at
+    the start and end of a step then counts; data loading, evaluation, logging and saving do not. On CUDA the timer
+    synchronizes the device at both ends, so that each step includes the kernels it launched.
+
+    Args:
+        device: The device that the model trains on.
+        meter: Measures the energy of the steps; None for no energy.
+
+    Attributes:
+        seconds: Total time of all steps, in seconds.
+        steps: Number of steps.
+        opening: Callback that starts the timer.
+        closing: Callback that stops the timer.
     """
 
     def __init__(self, device: torch.device, meter: EnergyMeter | None = None) -> None:
@@ -26,47 +36,51 @@ class StepClock:
         self.closing: TrainerCallback = _Closing(self)
         self._device = device
         self._meter = meter
-        self._began: float | None = None
+        self._started: float | None = None
 
     @property
     def joules(self) -> float | None:
-        """Energy of the steps so far, or None where nothing measures it."""
+        """Total energy of all steps in joules, or None without an energy meter."""
         return None if self._meter is None else self._meter.joules
 
     def start(self) -> None:
-        """A step begins."""
-        self._wait()
+        """Start a step."""
+        self._synchronize()
         if self._meter is not None:
             self._meter.start()
-        self._began = time.perf_counter()
+        self._started = time.perf_counter()
 
     def stop(self) -> None:
-        """The step has ended. Raises `RuntimeError` when none had begun."""
-        if self._began is None:
-            raise RuntimeError("the clock was stopped without having been started")
-        self._wait()
-        self.seconds += time.perf_counter() - self._began
+        """End the step.
+
+        Raises:
+            RuntimeError: If no step was started.
+        """
+        if self._started is None:
+            raise RuntimeError("the step timer was stopped without having been started")
+        self._synchronize()
+        self.seconds += time.perf_counter() - self._started
         self.steps += 1
-        self._began = None
+        self._started = None
         if self._meter is not None:
             self._meter.stop()
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
 
 class _Opening(TrainerCallback):
-    def __init__(self, clock: StepClock) -> None:
-        self._clock = clock
+    def __init__(self, timer: StepTimer) -> None:
+        self._timer = timer
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._clock.start()
+        self._timer.start()
 
 
 class _Closing(TrainerCallback):
-    def __init__(self, clock: StepClock) -> None:
-        self._clock = clock
+    def __init__(self, timer: StepTimer) -> None:
+        self._timer = timer
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._clock.stop()
+        self._timer.stop()

@@ -238,8 +238,8 @@ def _warnings(runs: Sequence[RunResult | FailedRun]) -> tuple[str, ...]:
     found = dict.fromkeys(warning for run in runs for warning in run.task.warnings)
     results = [run for run in runs if isinstance(run, RunResult)]
     for run in results:
-        if run.cache_stats is not None and run.cache_stats.get("declined"):
-            reason = str(run.cache_stats["declined"]).rstrip(".")
+        if run.cache_stats is not None and run.cache_stats.get("disabled_reason"):
+            reason = str(run.cache_stats["disabled_reason"]).rstrip(".")
             found[f"Prefix cache disabled in {run.scenario}: {reason}."] = None
     keys = ("device", "device_name", "threads", "dtype", "torch")
     environments = {tuple(str(run.environment.get(key)) for key in keys) for run in results}

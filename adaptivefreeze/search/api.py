@@ -7,21 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import release_memory
 from optuna.storages import BaseStorage, InMemoryStorage
 from transformers import PrinterCallback, ProgressCallback, Trainer, set_seed
 
 from ..cache import PrefixCache
 from ..comparison.compare import ProgressListener, check_seeds
-from ..comparison.fingerprints import fingerprint
 from ..comparison.prediction import share_seen_again
 from ..comparison.result import SCHEMA
 from ..comparison.run import failure_sentence
 from ..errors import RequestError
 from ..meters.energy import EnergyMeter
-from ..meters.memory import PeakMemory, release_memory
-from ..meters.step_timer import StepClock
+from ..meters.memory import PeakMemory
+from ..meters.step_timer import StepTimer
 from ..model.blocks import find_blocks
 from ..model.cost import step_ratio
+from ..model.fingerprint import model_fingerprint
 from ..policies import parse_policy
 from ..trainer.callback import FreezeCallback
 from .objective import Candidate, Measurement, TrialFailed
@@ -144,7 +145,7 @@ class TrainerBench:
     def _measure(self, candidate: Candidate, unit: Unit) -> Measurement:
         trainer = self._trainer(unit.seed)
         policy = parse_policy(candidate.scenario)
-        clock = StepClock(trainer.args.device, EnergyMeter.of(trainer.args.device))
+        clock = StepTimer(trainer.args.device, EnergyMeter.of(trainer.args.device))
         freezing = FreezeCallback(policy, cache=self._cache or False, tower=self._tower)
         trainer.callback_handler.callbacks.insert(0, clock.opening)  # around whatever the others do in a step
         trainer.add_callback(freezing)
@@ -155,7 +156,7 @@ class TrainerBench:
         score = self._score(trainer.evaluate())
         spared, stats = 0.0, None if self._cache is None else self._cache.stats
         mask = policy.initial_mask(self.stack)
-        if stats is not None and stats.declined is None and mask.prefix >= 2:
+        if stats is not None and stats.disabled_reason is None and mask.prefix >= 2:
             examples = max(1, trainer.num_examples(trainer.get_train_dataloader()))
             skipped = step_ratio(self.stack, mask) - step_ratio(self.stack, mask, cached=True)
             spared = max(0.0, 1 - stats.misses / examples) * skipped / max(1.0, self._epochs)
@@ -191,7 +192,7 @@ class TrainerBench:
             "task": {"dataset": "of the trainer", "fingerprint": f"{len(train)} examples"},
             "model": {
                 "name": type(model).__name__,
-                "fingerprint": fingerprint(model),
+                "fingerprint": model_fingerprint(model),
                 "blocks": self.depth,
                 "parameters": self.stack.total,
             },

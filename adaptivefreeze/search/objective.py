@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..cache import PrefixCache
 from ..comparison.compare import ProgressListener
-from ..comparison.fingerprints import model_record, task_record
 from ..comparison.folder import StudyFolder, description
 from ..comparison.prediction import predicted_ratio, share_seen_again, step_shape
+from ..comparison.records import model_record, task_record
 from ..comparison.result import FailedRun, ModelRecord, RunResult
 from ..comparison.run import attempt, score_saved, warm_up
 from ..comparison.settings import StudySettings
@@ -212,7 +212,7 @@ class TaskBench:
         the time of a run on its own is rather over- than underestimated.
         """
         stats = run.cache_stats
-        if not stats or stats.get("declined"):
+        if not stats or stats.get("disabled_reason"):
             return 0.0
         frozen = Timeline([Change(0, policy.initial_mask(self.stack), policy.reason)])
         whole, skipped = (run_ratio(self.stack, frozen, 1, self._shape, cached=cached) for cached in (False, True))

@@ -12,8 +12,8 @@ import optuna
 from optuna.storages import BaseStorage
 
 from ..comparison.compare import Interrupted, ProgressListener, check_seeds
-from ..comparison.fingerprints import task_record
 from ..comparison.folder import StudyFolder
+from ..comparison.records import task_record
 from ..comparison.settings import StudySettings
 from .finish import answer, leave, score_on_test
 from .objective import Bench, TaskBench

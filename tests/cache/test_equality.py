@@ -42,7 +42,7 @@ def test_static_is_bit_identical(tmp_path, settings):
     assert losses(cached) == losses(plain)
     assert not moved(weights(plain.model), weights(cached.model))
     stats = callback.cache.stats
-    assert stats.declined is None
+    assert stats.disabled_reason is None
     assert stats.misses == 24 + 8 * ("eval_strategy" in settings)
     assert stats.hits == 2 * stats.misses
     assert "forward" not in vars(cached.model.bert)
@@ -57,7 +57,7 @@ def test_a_moving_boundary_is_bit_identical(tmp_path):
     assert losses(cached) == losses(plain)
     assert not moved(weights(plain.model), weights(cached.model))
     assert callback.cache.stats.carried > 0
-    assert callback.cache.stats.declined is None
+    assert callback.cache.stats.disabled_reason is None
     assert callback.timeline.to_json()[1]["reason"] == "planned"
 
 
@@ -129,9 +129,9 @@ def test_every_architecture_is_equal_or_declined_with_a_reason(architecture):
                 cache.detach()
                 outcome["stats"] = cache.stats
         outcome[name] = (seen, weights(m))
-    assert outcome["stats"].declined is None or len(outcome["stats"].declined) > 10
-    assert outcome["cached"][0] == outcome["plain"][0], outcome["stats"].declined
+    assert outcome["stats"].disabled_reason is None or len(outcome["stats"].disabled_reason) > 10
+    assert outcome["cached"][0] == outcome["plain"][0], outcome["stats"].disabled_reason
     assert not moved(outcome["plain"][1], outcome["cached"][1])
-    if outcome["stats"].declined is None:
+    if outcome["stats"].disabled_reason is None:
         assert (outcome["stats"].hits, outcome["stats"].misses) == (16, 8)
-    print(architecture, outcome["stats"].declined)
+    print(architecture, outcome["stats"].disabled_reason)

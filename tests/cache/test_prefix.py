@@ -71,9 +71,9 @@ def test_inputs_that_change_every_epoch_retire_it(tmp_path, caplog):
             return {**row, "input_ids": row["input_ids"] * (torch.rand(9) > 0.5)}
 
     trainer, stats = train(tmp_path, True, train_dataset=Masked(), num_train_epochs=5)
-    assert "hardly any example comes again" in stats.declined
+    assert "hardly any example comes again" in stats.disabled_reason
     assert stats.misses <= 1.5 * 24
-    assert caplog.text.count("stands aside") == 1
+    assert caplog.text.count("Prefix cache disabled") == 1
     assert len(losses(trainer)) == 30
 
 
@@ -88,8 +88,8 @@ def test_it_stands_aside_where_it_does_not_pay(tmp_path, settings, reason, caplo
     settings = dict(settings)
     cache = PrefixCache(memory=settings.pop("memory", None))
     _, stats = train(tmp_path, cache, **settings)
-    assert reason in stats.declined
-    assert caplog.text.count("stands aside") == 1
+    assert reason in stats.disabled_reason
+    assert caplog.text.count("Prefix cache disabled") == 1
 
 
 class MovedByHand(TrainerCallback):
@@ -116,14 +116,14 @@ def test_what_does_not_pay_for_a_shallow_prefix_may_pay_for_a_deeper_one(tmp_pat
     depths = {10: 1, 11: 3}  # with 1.33 and 1.17 passes to go
     cached, stats = train_moved(tmp_path, depths, True, epochs=3)
     assert "1.3 passes over the data to go, filling it would not pay" in caplog.text
-    assert (stats.declined, stats.misses, stats.hits) == (None, 24, 4)
+    assert (stats.disabled_reason, stats.misses, stats.hits) == (None, 24, 4)
     assert cached == train_moved(tmp_path, depths, False, epochs=3)[0]
 
 
 def test_rows_that_thawing_dropped_do_not_retire_it(tmp_path):
     depths = {6: 3, 12: 2, 18: 1}
     cached, stats = train_moved(tmp_path, depths, True, epochs=5, start="bottom-up:4")
-    assert (stats.declined, stats.misses, stats.hits) == (None, 4 * 24, 24)
+    assert (stats.disabled_reason, stats.misses, stats.hits) == (None, 4 * 24, 24)
     assert cached == train_moved(tmp_path, depths, False, epochs=5, start="bottom-up:4")[0]
 
 

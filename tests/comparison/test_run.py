@@ -11,11 +11,12 @@ import torch
 from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Nothing, find_blocks
 from adaptivefreeze.comparison import FailedRun, StudySettings, run_scenario
 from adaptivefreeze.comparison.callbacks import TrainingDiverged
-from adaptivefreeze.comparison.fingerprints import fingerprint, model_record
 from adaptivefreeze.comparison.prediction import predicted_ratio, share_seen_again, step_shape
+from adaptivefreeze.comparison.records import model_record
 from adaptivefreeze.comparison.run import attempt, failure_sentence, warm_up
 from adaptivefreeze.meters import step_timer
 from adaptivefreeze.model.cost import step_ratio
+from adaptivefreeze.model.fingerprint import model_fingerprint
 from adaptivefreeze.model.timeline import Change, Timeline
 
 
@@ -77,7 +78,7 @@ def test_with_the_cache_the_prefix_is_skipped_from_the_second_epoch_on(task, set
     plain = run_scenario(task, BottomUp(3), 0, settings, model=model)
     assert run.cache
     assert run.cache_stats["hits"] >= 24
-    assert run.cache_stats["declined"] is None
+    assert run.cache_stats["disabled_reason"] is None
     assert plain.cache_stats is None
     assert run.predicted_step_ratio < plain.predicted_step_ratio
 
@@ -211,10 +212,10 @@ def test_a_warm_up_trains_a_few_steps_and_survives_a_failure(task, settings, mon
 
 def test_a_fingerprint_is_of_the_weights(task):
     model, same, other = task.new_model(0), task.new_model(0), task.new_model(1)
-    assert fingerprint(model) == fingerprint(same) != fingerprint(other)
+    assert model_fingerprint(model) == model_fingerprint(same) != model_fingerprint(other)
     with torch.no_grad():
         next(same.parameters()).view(-1)[0] += 1e-3
-    assert fingerprint(model) != fingerprint(same)
+    assert model_fingerprint(model) != model_fingerprint(same)
 
 
 def test_the_step_shape_is_that_of_padded_batches(task, texts, settings):
@@ -232,6 +233,6 @@ def test_the_step_shape_is_that_of_padded_batches(task, texts, settings):
 def test_the_model_fingerprint_reaches_the_last_value_of_a_large_table():
     # The embeddings of BERT-base: more values than float32 counts exactly.
     table = torch.nn.Embedding.from_pretrained(torch.zeros(30522, 768, dtype=torch.bfloat16))
-    before = fingerprint(table)
+    before = model_fingerprint(table)
     table.weight[-1, -1] = 1
-    assert fingerprint(table) != before
+    assert model_fingerprint(table) != before

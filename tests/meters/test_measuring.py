@@ -12,7 +12,7 @@ from adaptivefreeze.meters import step_timer
 from adaptivefreeze.meters.energy import EnergyMeter, RaplCounter, rapl_counters
 from adaptivefreeze.meters.environment import cpu_name, describe
 from adaptivefreeze.meters.memory import PeakMemory
-from adaptivefreeze.meters.step_timer import StepClock
+from adaptivefreeze.meters.step_timer import StepTimer
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ class Ticking:
 def test_the_clock_runs_between_the_bounds_of_steps_alone(monkeypatch):
     now = iter([10.0, 12.0, 50.0, 50.5]).__next__
     monkeypatch.setattr(step_timer, "time", SimpleNamespace(perf_counter=now))
-    clock = StepClock(CPU)
+    clock = StepTimer(CPU)
     for _ in range(2):
         clock.opening.on_step_begin(None, None, None)
         clock.closing.on_step_end(None, None, None)
@@ -39,12 +39,12 @@ def test_the_clock_runs_between_the_bounds_of_steps_alone(monkeypatch):
 
 def test_a_clock_that_never_began_cannot_be_stopped():
     with pytest.raises(RuntimeError, match="without having been started"):
-        StepClock(CPU).stop()
+        StepTimer(CPU).stop()
 
 
 def test_energy_is_that_of_the_spans():
     meter = EnergyMeter([Ticking([10.0, 13.0, 100.0, 101.5]), Ticking([0.0, 1.0, 5.0, 5.5])])
-    clock = StepClock(CPU, meter)
+    clock = StepTimer(CPU, meter)
     for _ in range(2):
         clock.start()
         clock.stop()

@@ -32,7 +32,7 @@ def test_the_page_shows_what_the_cache_did():
     for part in ("Prefix cache", "75.0 %", "1,234", "5 MiB", "12.3", "0.6"):
         assert part in text
     assert "Prefix cache" not in page(made("nothing"))
-    aside = CacheStats(declined="one epoch only")
+    aside = CacheStats(disabled_reason="one epoch only")
     assert "one epoch only" in page(made("bottom-up:2", cache=True, cache_stats=aside.to_json()))
 
 

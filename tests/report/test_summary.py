@@ -96,7 +96,7 @@ def test_rows_are_sorted_by_policy_and_by_number():
 
 
 def test_a_disabled_cache_is_a_warning():
-    run = made(cache=True, cache_stats={"hits": 0, "declined": "the inputs change every epoch"})
+    run = made(cache=True, cache_stats={"hits": 0, "disabled_reason": "the inputs change every epoch"})
     assert "Prefix cache disabled in bottom-up:2: the inputs change every epoch." in summarize_runs([run]).warnings
 
 

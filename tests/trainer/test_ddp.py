@@ -33,7 +33,7 @@ assert trainer.args.world_size == 2
 assert not moved(before, after) & frozen
 assert moved(before, after) == set(before) - frozen
 if cached:
-    assert callback.cache.stats.declined is None, callback.cache.stats
+    assert callback.cache.stats.disabled_reason is None, callback.cache.stats
     assert callback.cache.stats.hits > 0
 flat = torch.cat([value.flatten() for value in after.values()])
 both = [torch.empty_like(flat) for _ in range(2)]
