@@ -33,8 +33,8 @@ def update_digest(digest: Digest, label: str, tensor: torch.Tensor) -> None:
 def model_fingerprint(model: nn.Module) -> str:
     """Return a digest of the names, shapes, dtypes and sampled values of a model's parameters.
 
-    Models with equal weights have equal fingerprints. At most 64 evenly spaced values of each parameter are read: enough
-    to distinguish two checkpoints, at a cost that does not grow with the size of the model.
+    Models with equal weights have equal fingerprints. At most 64 evenly spaced values of each parameter are read:
+    enough to distinguish two checkpoints, at a cost that does not grow with the size of the model.
 
     Args:
         model: The model, on any device.
