@@ -119,7 +119,7 @@ class FreezingRun:
             step,
             self.mask,
             learning_rate=self._learning_rate(),
-            cached=self._cache is not None and self._cache.stats.declined is None,
+            cached=self._cache is not None and self._cache.stats.disabled_reason is None,
             metrics=metrics,
             ahead=self.pace.ahead,
         )
