@@ -20,15 +20,15 @@ from pathlib import Path
 import transformers
 from machine import describe
 
-from adaptivefreeze import Nothing, find_blocks
+from adaptivefreeze import BottomUp, Nothing, find_blocks
 from adaptivefreeze.comparison import ProgressListener, RunResult, StudyFolder
 from adaptivefreeze.comparison.records import model_record
 from adaptivefreeze.comparison.run import run_scenario, warm_up
 from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.data import Task, load_task
 from adaptivefreeze.search import SearchOptions, search
-from adaptivefreeze.search.objective import Candidate, TaskBench
-from adaptivefreeze.search.plan import budget
+from adaptivefreeze.search.objective import Candidate, TaskObjective
+from adaptivefreeze.search.space import budget
 
 
 def main() -> None:
@@ -70,11 +70,15 @@ def main() -> None:
         ]
         for title, (seconds, trials) in spent.items():
             lines.append(row(title, trials, seconds, statistics.mean(full), folder / title))
-        bench = TaskBench(task, settings, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener())
+        bench = TaskObjective(
+            task, settings, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener()
+        )
         naive = bench.depth + 1
         uncached = StudySettings(epochs=options.epochs, batch_size=options.batch_size)
-        bare = TaskBench(task, uncached, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener())
-        whole = sum(bare.cost(Candidate(f"bottom-up:{depth}")) for depth in range(naive))
+        bare = TaskObjective(
+            task, uncached, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener()
+        )
+        whole = sum(bare.cost(Candidate(BottomUp(depth))) for depth in range(naive))
         lines += [
             "",
             f"Without freezing: {naive} full fine-tunings; without the cache, by the cost model: {whole:.1f}. "

@@ -38,7 +38,7 @@ class Log(ProgressListener):
 
 def options(storage: str | None = None, seeds: tuple[int, ...] = (0,)) -> SearchOptions:
     """The search of every test here: the depths of the tiny model."""
-    return SearchOptions(seeds=seeds, baselines=(), storage=storage, study="tiny")
+    return SearchOptions(seeds=seeds, baselines=(), storage=storage, study_name="tiny")
 
 
 def start(**instructions: object) -> subprocess.Popen[str]:

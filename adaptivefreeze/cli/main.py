@@ -159,7 +159,7 @@ def search(
     depths: Annotated[
         list[str] | None, typer.Option(metavar="K...", help="Depths, or ranges such as 0-6; all by default.")
     ] = None,
-    direction: Annotated[str, typer.Option(help="Freeze from the bottom-up or from the top-down.")] = "bottom-up",
+    side: Annotated[str, typer.Option(help="End from which blocks are frozen: bottom or top.")] = "bottom",
     seeds: Annotated[list[str] | None, typer.Option(metavar="N...", help="Seeds (0); each trains every depth.")] = None,
     folds: Annotated[
         int | None, typer.Option(help="Score on N parts of the training split in turn, not on validation.")
@@ -180,7 +180,7 @@ def search(
     storage: Annotated[
         str | None, typer.Option(help="URL of any Optuna storage, journal:FILE or grpc://HOST:PORT; else SQLite.")
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study in the storage.")] = None,
+    study_name: Annotated[str | None, typer.Option(help="Name of the Optuna study.")] = None,
     workers: Annotated[int, typer.Option(help="Local processes, one a GPU where there are several.")] = 1,
     epochs: Epochs = None,
     batch_size: BatchSize = None,

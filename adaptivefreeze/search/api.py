@@ -1,9 +1,9 @@
-"""search_depth: the search for people with a Trainer, a model and a metric of their own."""
+"""search_depth: the depth search for a user's own Trainer, model and metric."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,7 @@ from accelerate.utils import release_memory
 from optuna.storages import BaseStorage, InMemoryStorage
 from transformers import PrinterCallback, ProgressCallback, Trainer, set_seed
 
-from ..cache import PrefixCache
-from ..comparison.compare import ProgressListener, check_seeds
-from ..comparison.prediction import share_seen_again
+from ..comparison.compare import check_seeds
 from ..comparison.result import SCHEMA
 from ..comparison.run import failure_sentence
 from ..errors import RequestError
@@ -21,17 +19,14 @@ from ..meters.energy import EnergyMeter
 from ..meters.memory import PeakMemory
 from ..meters.step_timer import StepTimer
 from ..model.blocks import find_blocks
-from ..model.cost import step_ratio
 from ..model.fingerprint import model_fingerprint
-from ..policies import parse_policy
+from ..policies import Policy
 from ..trainer.callback import FreezeCallback
-from .objective import Candidate, Measurement, TrialFailed
+from .objective import Candidate, Measurement, Objective, Replicate, TrialFailed
 from .options import SearchOptions
 from .result import DepthSearch
-from .runner import conduct
-from .storage import open_storage
-from .study import check_study
-from .units import Unit
+from .runner import conduct, identity_of
+from .storage import check_study, open_storage
 
 TrainerFactory = Callable[[int], Trainer]
 
@@ -39,168 +34,190 @@ _NOT_SCORES = ("loss", "runtime", "samples_per_second", "steps_per_second", "epo
 
 
 def search_depth(
-    trainer_factory: TrainerFactory,
+    trainer: Trainer | TrainerFactory,
     *,
     metric: str,
+    greater_is_better: bool = True,
     depths: Sequence[int] | None = None,
+    side: str = "bottom",
     seeds: Sequence[int] = (0,),
-    direction: str = "bottom-up",
     tolerance: float = 0.005,
     quick: bool = False,
     prune: bool = True,
+    baselines: Sequence[str | Policy] = (),
     cache: bool = True,
     tower: str | None = None,
-    output: str | Path | None = None,
+    output_dir: str | Path | None = None,
     storage: str | None = None,
-    study: str | None = None,
+    study_name: str | None = None,
 ) -> DepthSearch:
-    """How many blocks may be frozen in the training that `trainer_factory` describes, by an Optuna study.
+    """Search how many blocks can be frozen in a training of your own, with an Optuna study.
 
-    `trainer_factory(seed)` gives a fresh Trainer, with its evaluation set and without a FreezeCallback; it is called
-    once a training. `seed` is set before and after the call, and in the trainer's arguments. `metric` is a key of
-    `trainer.evaluate()`, with or without `eval_`, of which more is better; `tolerance` is in its units. `cache`: the
-    frozen prefix is skipped for examples seen before, in any of the trainings. The other parameters are those of
-    `SearchOptions`.
+    The study is kept in memory, in SQLite under `output_dir`, or in any `storage`. A search that is run again there
+    resumes where it stopped, and several processes that run the same script share it. Scores are those of
+    `trainer.evaluate()`; there is no test split.
 
-    The study lies in memory, or in SQLite under `output`, or in any `storage`; a search that is run again there goes
-    on where it ended, and several processes that run the same script share it. There is no test split.
+    Args:
+        trainer: A function that takes a seed and returns a new Trainer, called once per training; or a Trainer made
+            with `model_init`, which is reused: each training starts from a new model that `model_init` returns under
+            that seed, and afterwards the Trainer has its callbacks and seeds back. Callbacks of a reused Trainer must
+            not carry state from one training to the next. The Trainer needs an evaluation set and no FreezeCallback.
+            The search sets the seed before each training, also in the Trainer's arguments.
+        metric: A key of `trainer.evaluate()`, with or without `eval_`.
+        greater_is_better: Whether `metric` is maximized. Pass False for a loss, perplexity or RMSE.
+        depths: Numbers of blocks to freeze; by default every number from 0 to all blocks.
+        side: The end from which blocks are frozen, `"bottom"` or `"top"`.
+        seeds: Seeds that each depth is trained with.
+        tolerance: How far from the best score a depth may lie to count as good enough, in units of `metric`.
+        quick: Try a few depths first, then only those that can still win.
+        prune: Stop a depth that is clearly worse on the seeds run so far.
+        baselines: Policies to compare with, as specs or `Policy` objects.
+        cache: Skip the frozen prefix for examples seen before, in any of the trainings.
+        tower: The tower to freeze, in a model with several.
+        output_dir: Folder of the study, the cached rows and the result, `search.json`.
+        storage: `journal:FILE`, `grpc://HOST:PORT`, or the URL of any Optuna storage.
+        study_name: Name of the Optuna study.
 
-    Raises `RequestError` for a wrong request, before the study is touched, and `StudyFailed` when no training ended.
+    Returns:
+        The result: `best` is the depth with the best mean score, `fast` the deepest within `tolerance` of it.
+
+    Raises:
+        RequestError: If the request is wrong. The study is not changed.
+        StudyFailed: If no training ended.
+
+    Example:
+        >>> def make_trainer(seed):
+        ...     return Trainer(model=new_model(seed), args=args, train_dataset=train, eval_dataset=valid)
+        >>> found = search_depth(make_trainer, metric="loss", greater_is_better=False)  # doctest: +SKIP
+        >>> found.best.depth, found.fast.depth  # doctest: +SKIP
     """
     options = SearchOptions(
         depths=None if depths is None else tuple(depths),
-        direction=direction,
+        side=side,
         seeds=tuple(seeds),
         metric=metric.removeprefix("eval_"),
+        greater_is_better=greater_is_better,
         tolerance=tolerance,
         prune=prune,
         quick=quick,
-        baselines=(),
+        baselines=tuple(baselines),
         storage=storage,
-        study=study,
+        study_name=study_name,
     )
     check_seeds(options.seeds)
-    folder = None if output is None else Path(output)
-    bench = TrainerBench(trainer_factory, options, cache=cache, tower=tower, rows=folder and folder / "rows")
-    name = study or "depth"
-    where: BaseStorage = InMemoryStorage()
-    if folder is not None or storage is not None:
-        folder = folder or Path()
-        if storage is None:
-            folder.mkdir(parents=True, exist_ok=True)
-        where = open_storage(storage, folder)
-    check_study(where, name, {**bench.identity(), "search": options.shared()})
-    found = conduct(bench, where, name, options, ProgressListener(), rate=0.0, folder=folder)
-    bench.drop_rows()
-    return found
+    folder = None if output_dir is None else Path(output_dir)
+    objective = TrainerObjective(trainer, options, cache=cache, tower=tower, rows=folder and folder / "rows")
+    name = study_name or "depth"
+    place: BaseStorage = InMemoryStorage()
+    if storage is not None:
+        place = open_storage(storage, Path())
+    elif folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = open_storage(None, folder)
+    check_study(place, name, identity_of(objective, options))
+    return conduct(objective, place, name, options, rate=0.0, folder=folder)
 
 
-class TrainerBench:
-    """Trains what a factory makes, and evaluates it by its own `evaluate`."""
-
-    has_test = False
+class TrainerObjective(Objective):
+    """Trains with a user's Trainer and scores by its own `evaluate`."""
 
     def __init__(
-        self, factory: TrainerFactory, options: SearchOptions, *, cache: bool, tower: str | None, rows: Path | None
+        self,
+        source: Trainer | TrainerFactory,
+        options: SearchOptions,
+        *,
+        cache: bool,
+        tower: str | None,
+        rows: Path | None,
     ) -> None:
-        self._factory, self._metric, self._tower, self._caches = factory, options.metric, tower, cache
-        self._rows = rows
-        self._cache = PrefixCache(disk=rows) if cache else None
-        trainer = self._trainer(options.seeds[0])
-        if any(isinstance(callback, FreezeCallback) for callback in trainer.callback_handler.callbacks):
-            raise RequestError("The trainer has a FreezeCallback already: leave it out, the search adds its own.")
-        self.stack = find_blocks(_model(trainer), tower=tower)
-        self.depth = self.stack.depth
-        options.depths_of(self.depth)
-        self._epochs = float(trainer.args.num_train_epochs)
-        self._identity = self._describe(trainer)
-        self._score(trainer.evaluate())  # says at once when the metric is not there
+        if isinstance(source, Trainer) and source.model_init is None:
+            raise RequestError("The Trainer has no model_init: make it with one, or pass a function that makes it.")
+        self._source, self._tower = source, tower
+        self._metric, self._maximized = options.metric, options.greater_is_better
+        with self._trainer(options.seeds[0]) as trainer:
+            if any(isinstance(callback, FreezeCallback) for callback in trainer.callback_handler.callbacks):
+                raise RequestError("The Trainer has a FreezeCallback already: remove it, the search adds its own.")
+            # A reused Trainer may hold a trained model.
+            model: Any = trainer.model if trainer.model_init is None else trainer.call_model_init()
+            if model is None:
+                raise RequestError("The Trainer has no model: give it one, or a model_init.")
+            stack = find_blocks(model, tower=tower)
+            options.depths_of(stack.depth)
+            super().__init__(
+                stack,
+                f"a model with {stack.depth} blocks",
+                epochs=float(trainer.args.num_train_epochs),
+                cached=cache,
+                rows=rows,
+            )
+            names = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "learning_rate")
+            settings = {name: getattr(trainer.args, name) for name in (*names, "gradient_accumulation_steps")}
+            train: Any = trainer.train_dataset
+            self._identity = {
+                "schema": SCHEMA,
+                "task": {"dataset": "of the trainer", "fingerprint": f"{len(train)} examples"},
+                "model": {
+                    "name": type(model).__name__,
+                    "fingerprint": model_fingerprint(model),
+                    "blocks": stack.depth,
+                    "parameters": stack.total,
+                },
+                "settings": {**settings, "cache": cache},
+            }
+            self._score(trainer.evaluate())  # a missing metric is reported before any training
 
     def identity(self) -> dict[str, Any]:
-        return {**self._identity, "search": {}}
+        return self._identity
 
-    def measure(self, candidate: Candidate, unit: Unit, *, keep: bool) -> Measurement:
+    def measure(self, candidate: Candidate, replicate: Replicate, *, keep: bool) -> Measurement:
         try:
-            return self._measure(candidate, unit)
+            with self._trainer(replicate.seed) as trainer:
+                return self._measure(trainer, candidate.policy)
         except RequestError:
             raise
-        except Exception as error:  # whatever it is, the other depths are worth having
+        except Exception as error:  # whatever it is, the search goes on with the other depths
             sentence = failure_sentence(error)
-        release_memory()  # out here, where the traceback no longer holds the model
-        raise TrialFailed(f"{candidate}, {unit}: {sentence}")
+        release_memory()  # here, where no traceback holds the model any more
+        raise TrialFailed(f"{candidate}, {replicate}: {sentence}")
 
-    def cost(self, candidate: Candidate) -> float:
-        mask = parse_policy(candidate.scenario).initial_mask(self.stack)
-        again = share_seen_again(self._epochs) if self._caches else 0.0
-        return (1 - again) * step_ratio(self.stack, mask) + again * step_ratio(self.stack, mask, cached=self._caches)
-
-    def test(self, candidate: Candidate, unit: Unit) -> dict[str, float]:
-        return {}
-
-    def drop_rows(self) -> None:
-        """The search is over: nothing will read the rows again."""
-        if self._rows is not None:
-            shutil.rmtree(self._rows, ignore_errors=True)
-
-    def _measure(self, candidate: Candidate, unit: Unit) -> Measurement:
-        trainer = self._trainer(unit.seed)
-        policy = parse_policy(candidate.scenario)
+    def _measure(self, trainer: Trainer, policy: Policy) -> Measurement:
         clock = StepTimer(trainer.args.device, EnergyMeter.of(trainer.args.device))
-        freezing = FreezeCallback(policy, cache=self._cache or False, tower=self._tower)
-        trainer.callback_handler.callbacks.insert(0, clock.opening)  # around whatever the others do in a step
-        trainer.add_callback(freezing)
+        trainer.callback_handler.callbacks.insert(0, clock.opening)  # times whatever the other callbacks do in a step
+        trainer.add_callback(FreezeCallback(policy, cache=self.cache or False, tower=self._tower))
         trainer.add_callback(clock.closing)
-        held = self._cache.stats.memory_bytes if self._cache else 0
+        held = self.cache.stats.memory_bytes if self.cache else 0
         with PeakMemory(trainer.args.device) as peak:
             trainer.train()
-        score = self._score(trainer.evaluate())
-        spared, stats = 0.0, None if self._cache is None else self._cache.stats
-        mask = policy.initial_mask(self.stack)
-        if stats is not None and stats.disabled_reason is None and mask.prefix >= 2:
+        score, saved = self._score(trainer.evaluate()), 0.0
+        if self.cache is not None and self.cache.stats.disabled_reason is None:
             examples = max(1, trainer.num_examples(trainer.get_train_dataloader()))
-            skipped = step_ratio(self.stack, mask) - step_ratio(self.stack, mask, cached=True)
-            spared = max(0.0, 1 - stats.misses / examples) * skipped / max(1.0, self._epochs)
-        return Measurement(score, clock.seconds, spared, peak.bytes + held * (mask.prefix >= 2))
+            saved = self._saved(policy, self.cache.stats.misses, examples)
+        caching = policy.initial_mask(self.stack).prefix >= 2
+        return Measurement(score, clock.seconds, saved, peak.bytes + (held if caching else 0))
 
-    def _trainer(self, seed: int) -> Trainer:
+    @contextmanager
+    def _trainer(self, seed: int) -> Iterator[Trainer]:
+        """A Trainer that is about to train with `seed`, without progress output."""
         set_seed(seed)
-        trainer = self._factory(seed)
-        talking = [c for c in trainer.callback_handler.callbacks if type(c) in (PrinterCallback, ProgressCallback)]
-        for callback in talking:
-            trainer.remove_callback(callback)
-        # Trainers made from one object of arguments have its seed, in their data order and in what comes after them.
+        trainer = self._source if isinstance(self._source, Trainer) else self._source(seed)
+        callbacks = list(trainer.callback_handler.callbacks)
+        seeds = trainer.args.seed, trainer.args.data_seed
+        silent = [c for c in callbacks if type(c) not in (PrinterCallback, ProgressCallback)]
+        trainer.callback_handler.callbacks = silent
+        # Trainers that share one arguments object would all have its seed.
         trainer.args.seed = trainer.args.data_seed = seed
         set_seed(seed)
-        return trainer
+        try:
+            yield trainer
+        finally:
+            trainer.callback_handler.callbacks = callbacks
+            trainer.args.seed, trainer.args.data_seed = seeds
 
     def _score(self, metrics: Mapping[str, float]) -> float:
         found = {name.removeprefix("eval_"): value for name, value in metrics.items()}
         if self._metric not in found:
             reported = ", ".join(name for name in found if name not in _NOT_SCORES) or "none; give it compute_metrics"
             raise RequestError(f"The metric {self._metric} is not reported; the trainer reports {reported}.")
-        if self._metric == "loss":
-            raise RequestError("Of the metric loss less is better: give one of which more is better.")
+        if self._metric == "loss" and self._maximized:
+            raise RequestError("`loss` is minimized; pass greater_is_better=False.")
         return float(found[self._metric])
-
-    def _describe(self, trainer: Trainer) -> dict[str, Any]:
-        arguments, model = trainer.args, _model(trainer)
-        names = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "learning_rate")
-        settings = {name: getattr(arguments, name) for name in (*names, "gradient_accumulation_steps")}
-        train: Any = trainer.train_dataset
-        return {
-            "schema": SCHEMA,
-            "task": {"dataset": "of the trainer", "fingerprint": f"{len(train)} examples"},
-            "model": {
-                "name": type(model).__name__,
-                "fingerprint": model_fingerprint(model),
-                "blocks": self.depth,
-                "parameters": self.stack.total,
-            },
-            "settings": {**settings, "cache": self._caches},
-        }
-
-
-def _model(trainer: Trainer) -> Any:
-    if trainer.model is None:
-        raise RequestError("The trainer has no model: make it in the factory, not by model_init.")
-    return trainer.model

@@ -1,33 +1,39 @@
-"""search: the whole of it. Prepare the study, work (alone or with others), answer, look at the test split once."""
+"""search: prepare the study, run the trials, score the chosen candidates on the test split, and conclude."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-import optuna
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import Trial, TrialState
 
 from ..comparison.compare import Interrupted, ProgressListener, check_seeds
 from ..comparison.folder import StudyFolder
 from ..comparison.records import task_record
+from ..comparison.result import write_json
 from ..comparison.settings import StudySettings
-from .finish import answer, leave, score_on_test
-from .objective import Bench, TaskBench
+from .objective import Candidate, Objective, Replicate, TaskObjective, TrialFailed
 from .options import SearchOptions
-from .processes import run_workers
-from .result import DepthSearch
-from .storage import open_storage
-from .study import check_study, open_study
-from .worker import Worker, pruner_of, sampler_of
+from .result import DepthSearch, Outcome, choose, compare_with_baselines, conclude
+from .space import sampled_policies
+from .storage import check_study, open_storage, open_study, public_url
+from .trials import CHOSEN, ERROR, REPLICATES, PlannedTrial, TrialQueue, work_key
+from .worker import Worker, pruner_of, run_workers, sampler_of
 
 if TYPE_CHECKING:
     from ..data import Task
 
+RESULT_FILE = "search.json"
+
 ProgressContext = Callable[[], AbstractContextManager[ProgressListener]]
+TestScores = Mapping[Candidate, Mapping[str, float]]
 
 
 def no_progress() -> AbstractContextManager[ProgressListener]:
@@ -45,109 +51,216 @@ def search(
     load: Callable[[], Task] | None = None,
     worker_progress: ProgressContext = no_progress,
 ) -> DepthSearch:
-    """How deep `task`'s model may be frozen: the trials of an Optuna study, each a RunResult under `output`, and what
-    they say. The same call goes on where an earlier one ended, and joins others that use the same storage.
+    """Search how deep the model of `task` can be frozen.
 
-    `settings` are those of every training; a prefix cache in them is shared by all trials. With `options.workers`
-    above 1 that many processes are started; each calls `load`, which must be picklable, for its own task, and reports
-    to the progress of a context that `worker_progress` makes.
+    The trials are those of an Optuna study, and every training is stored under `output`. The same call resumes an
+    interrupted search, and joins other processes that use the same storage.
 
-    Raises `RequestError` for a wrong request, with study and folder untouched, `Interrupted` on Ctrl-C, and
-    `StudyFailed` when no training ended.
+    Args:
+        task: The task.
+        options: What is searched.
+        settings: Settings of every training; with a prefix cache, all trials share it.
+        output: The output folder.
+        progress: Receives the progress of this process.
+        load: Loads the task in a further process; must be picklable. Needed for `options.workers` above 1.
+        worker_progress: Returns a context with the listener of a further process; must be picklable.
+
+    Raises:
+        RequestError: If the request is wrong. Study and folder are not changed.
+        Interrupted: On Ctrl-C.
+        StudyFailed: If no training ended.
+
+    Example:
+        >>> found = search(task, SearchOptions(seeds=(0, 1, 2)), output="runs/search")  # doctest: +SKIP
+        >>> found.best.depth, found.fast.depth  # doctest: +SKIP
     """
     options, progress = options or SearchOptions(), progress or ProgressListener()
     settings, output = settings or StudySettings(cache=True), Path(output)
     check_seeds(options.seeds)
     settings.arguments("unused", seed=0)
-    bench = TaskBench(task, settings, output, metric=options.metric, folds=options.folds, progress=progress)
-    bench.check_metric()
-    options.depths_of(bench.depth)
-    name = options.study or f"{Path(task.dataset).name}, {Path(task.model).name}"
+    objective = TaskObjective(task, settings, output, metric=options.metric, folds=options.folds, progress=progress)
+    objective.check_metric(greater_is_better=options.greater_is_better)
+    options.depths_of(objective.depth)
+    name = options.study_name or f"{Path(task.dataset).name}, {Path(task.model).name}"
     storage: BaseStorage | None = None
     if options.storage is not None:
         storage = open_storage(options.storage, output)
-        check_study(storage, name, {**bench.identity(), "search": options.shared()})
-    StudyFolder(output).claim(task_record(task), bench.model, settings)
+        check_study(storage, name, identity_of(objective, options))
+    StudyFolder(output).claim(task_record(task), objective.model, settings)
     storage = storage or open_storage(None, output)
-    helpers = None
+    process = None
     if options.workers > 1 and load is not None:
-        helpers = Helpers(load, options, settings, output, name, worker_progress)
-    return conduct(bench, storage, name, options, progress, rate=settings.learning_rate, helpers=helpers, folder=output)
+        process = WorkerProcess(load, options, settings, output, name, worker_progress)
+    return conduct(objective, storage, name, options, rate=settings.learning_rate, process=process, folder=output)
 
 
-@dataclasses.dataclass(frozen=True)
-class Helpers:
-    """What a further process of the same search needs; picklable where `load` is."""
+@dataclass(frozen=True)
+class WorkerProcess:
+    """What a further process of the same search does; picklable if `load` and `progress` are."""
 
     load: Callable[[], Task]
     options: SearchOptions
     settings: StudySettings
     output: Path
-    study: str
+    study_name: str
     progress: ProgressContext
 
-    def work(self) -> None:
-        """A helper's whole life."""
+    def __call__(self) -> None:
         options, settings = self.options, self.settings
         with self.progress() as progress:
-            bench = TaskBench(
+            objective = TaskObjective(
                 self.load(), settings, self.output, metric=options.metric, folds=options.folds, progress=progress
             )
             storage = open_storage(options.storage, self.output)
-            study = study_of(bench, storage, self.study, options)
-            Worker(study, bench, options, settings.learning_rate).work()
+            make_worker(objective, storage, self.study_name, options, settings.learning_rate).work()
 
 
-def study_of(bench: Bench, storage: BaseStorage, name: str, options: SearchOptions) -> optuna.Study:
-    """The study of a search, made if there is none. Raises `RequestError` as `open_study` does."""
-    return open_study(
+def identity_of(objective: Objective, options: SearchOptions) -> dict[str, object]:
+    """Return what two searches must have in common to share a study."""
+    sampled = {"policies": list(sampled_policies())} if options.trials else {}
+    return {**objective.identity(), "search": {**options.shared(), **sampled}}
+
+
+def make_worker(objective: Objective, storage: BaseStorage, name: str, options: SearchOptions, rate: float) -> Worker:
+    """Open the study, created if there is none, and return a worker for it. Raises `RequestError` as `open_study`."""
+    maximize, minimize = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    directions = {options.metric: maximize if options.greater_is_better else minimize}
+    if options.pareto:
+        directions["train seconds"] = minimize
+    study = open_study(
         storage,
         name,
-        {**bench.identity(), "search": options.shared()},
-        metrics=(options.metric, "train seconds") if options.pareto else (options.metric,),
+        identity_of(objective, options),
+        directions,
         sampler=sampler_of(options),
         pruner=pruner_of(options),
     )
+    return Worker(study, objective, options, rate)
 
 
 def conduct(
-    bench: Bench,
+    objective: Objective,
     storage: BaseStorage,
     name: str,
     options: SearchOptions,
-    progress: ProgressListener,
     *,
     rate: float,
-    title: str | None = None,
-    helpers: Helpers | None = None,
+    process: Callable[[], None] | None = None,
     folder: Path | None = None,
 ) -> DepthSearch:
-    """A search on any bench: see `search`."""
-    study = study_of(bench, storage, name, options)
-    worker = Worker(study, bench, options, rate)
-    wanted, done = worker.queue.prepare()
-    if isinstance(bench, TaskBench):
-        progress.study_begins(
-            bench.task, max(wanted, options.trials or 0) * len(worker.units), done * len(worker.units)
-        )
+    """Run a search on any objective; see `search`.
+
+    Args:
+        objective: Trains the candidates.
+        storage: Where the study is kept.
+        name: The study's name.
+        options: What is searched.
+        rate: The learning rate that samples vary.
+        process: What each further process does.
+        folder: Where the result is written, None to write nothing.
+    """
+    worker = make_worker(objective, storage, name, options, rate)
+    planned, done = worker.queue.prepare()
+    trainings = len(worker.replicates)
+    objective.report_start(max(planned, options.trials or 0) * trainings, done * trainings)
     try:
-        if helpers is not None:
-            run_workers(helpers.work, options.workers)
+        if process is not None:
+            run_workers(process, options.workers)
         worker.work()
         chosen = worker.chosen()
-        tests = score_on_test(bench, storage, f"{name} (test split)", worker.units, chosen)
+        tests = score_on_test(worker, storage, f"{name} (test split)", chosen)
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"Interrupted: what is done is kept in {folder or name}; the same command goes on from there."
+            f"Interrupted: finished trainings are kept in {folder or name}; the same command resumes the search."
         ) from error
-    found = answer(bench, worker, tests, title or _title(bench), folder)
-    if isinstance(bench, TaskBench) and folder is not None:
-        leave(bench, worker, chosen, folder, found)
+    found = conclude_search(worker, tests, folder)
+    for outcome in found.outcomes:
+        candidate = worker.candidate(outcome)
+        if candidate not in chosen:
+            objective.discard(candidate, worker.replicates)
+    objective.drop_rows()
+    if folder is not None:
+        path, value = folder / RESULT_FILE, json.loads(json.dumps(found.to_json()))
+        if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != value:
+            write_json(path, value)
     return found
 
 
-def _title(bench: Bench) -> str:
-    if not isinstance(bench, TaskBench):
-        return f"a model with {bench.depth} blocks"
-    task, model = bench.task, bench.model
-    return f"data set {task.dataset}, {task.train_examples:,} examples, model {model.name} with {model.blocks} blocks"
+def score_on_test(worker: Worker, storage: BaseStorage, name: str, chosen: Sequence[Candidate]) -> TestScores:
+    """Return the mean test scores of each chosen candidate; one that cannot be scored is left out.
+
+    A second study in the same storage makes sure that, of several workers, one scores a candidate and the others read
+    its scores.
+    """
+    objective, replicates = worker.objective, worker.replicates
+    if not objective.has_test:
+        return {}
+    study = open_study(storage, name, {**objective.identity(), "search": {}}, {"test score": StudyDirection.MAXIMIZE})
+
+    def score(trial: Trial) -> float:
+        candidate = worker.candidate(trial)
+        try:
+            found = [objective.test(candidate, Replicate.parse(text)) for text in trial.user_attrs[REPLICATES]]
+        except TrialFailed as error:
+            trial.set_user_attr(ERROR, str(error))
+            raise
+        means = {metric: fmean(scores[metric] for scores in found) for metric in found[0]}
+        trial.set_user_attr("scores", means)
+        return next(iter(means.values()))
+
+    planned = {candidate: PlannedTrial(candidate, replicates, CHOSEN) for candidate in chosen}
+    queue = TrialQueue(study, lambda: list(planned.values()))
+    queue.prepare()
+    queue.work(score)
+    scored = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    scores = {work_key(trial.user_attrs): trial.user_attrs["scores"] for trial in scored}
+    return {candidate: scores[item.key] for candidate, item in planned.items() if item.key in scores}
+
+
+def conclude_search(worker: Worker, tests: TestScores, folder: Path | None) -> DepthSearch:
+    """Return the result that follows from the trials."""
+    options, greater = worker.options, worker.options.greater_is_better
+
+    def reported(outcome: Outcome) -> Outcome:
+        return outcome if greater else outcome.negated()
+
+    searched, baselines = worker.outcomes()
+    searched = [replace(outcome, test=tests.get(worker.candidate(outcome), {})) for outcome in searched]
+    best, fast = map(reported, choose(searched, options.tolerance))
+    outcomes, beside = [*map(reported, searched)], [*map(reported, baselines)]
+    sentences = conclude(
+        outcomes,
+        best,
+        fast,
+        counted=counted(worker.replicates),
+        tolerance=options.tolerance,
+        replicates=len(worker.replicates),
+        greater_is_better=greater,
+    )
+    untried = None if options.trials else worker.plan.untried(worker.tried())
+    against = compare_with_baselines(best, beside, greater_is_better=greater)
+    place = f"sqlite:///{folder / 'study.db'}" if folder else "memory"
+    return DepthSearch(
+        title=worker.objective.title,
+        metric=options.metric,
+        replicates=tuple(map(str, worker.replicates)),
+        tolerance=options.tolerance,
+        outcomes=tuple(outcomes),
+        baselines=tuple(beside),
+        best=best,
+        fast=fast,
+        conclusion=(*sentences, *([untried] if untried else []), *against),
+        study=worker.study.study_name,
+        storage=public_url(options.storage) if options.storage else place,
+        greater_is_better=greater,
+        folder=folder,
+        ran=worker.queue.ran,
+    )
+
+
+def counted(replicates: Sequence[Replicate]) -> str:
+    """Return the replicates in words: `3 seeds`, `5 folds`, `2 seeds × 5 folds`."""
+    seeds, folds = len({r.seed for r in replicates}), len({r.fold for r in replicates} - {None})
+    parts = [(seeds, "seed")] if seeds > 1 or not folds else []
+    parts += [(folds, "fold")] if folds else []
+    return " × ".join(f"{count} {noun}" if count == 1 else f"{count} {noun}s" for count, noun in parts)

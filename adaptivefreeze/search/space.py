@@ -1,75 +1,166 @@
-"""Space: what can be tried, as trials of an Optuna study show it."""
+"""The search space: which depths to try next, and how a sampled search draws a candidate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import Trial
 
-from ..policies import (
-    AutoFreeze,
-    BottomUp,
-    GradualUnfreezing,
-    LinearSchedule,
-    Policy,
-    TopDown,
-    ValidationDriven,
-)
-from .objective import Candidate
-from .options import DIRECTIONS
-from .result import DEPTH, SAMPLE
-from .trials import Order
-from .units import Unit
+from ..policies import POLICIES, BottomUp, Policy, TopDown
+from .objective import Candidate, Replicate
+from .options import SIDES
+from .trials import DEPTH, SAMPLE, PlannedTrial
+
+Scores = Mapping[int, float]
+"""Depth -> mean score of the depths that are done; higher is better."""
+
+BUDGET_SHARE = 0.30
+LEAST_DEPTHS = 13
+RATE_FACTOR = 4.0
+"""Learning rates are sampled from a quarter of the configured one to four times it."""
 
 STATIC = "static"
-POLICIES = (STATIC, AutoFreeze.name, ValidationDriven.name, LinearSchedule.name, GradualUnfreezing.name)
-"""The policies of a sampled search: those with a depth, and adaptive ones with parameters of their own."""
-
-RATE_FACTOR = 4.0
-"""Learning rates are sampled from a quarter to four times the one of the settings."""
+"""The name of `BottomUp` and `TopDown` together in a sampled search: they share a depth."""
 
 
-def depth_order(depth: int, direction: str, blocks: int, units: Sequence[Unit]) -> Order:
-    """The trial of one depth in a model of `blocks` blocks."""
-    space = {"depth": IntDistribution(0, blocks), "direction": CategoricalDistribution(DIRECTIONS)}
-    params: dict[str, Any] = {"depth": depth, "direction": direction}
-    return Order(Candidate(str(static(direction, depth))), units, DEPTH, params, space)
+def budget(depths: int) -> float:
+    """Return what `QuickPlan` may spend, in full fine-tunings: 30 % of one per depth, for at least 13 depths.
+
+    In a shallower model the coarse depths alone cost that much, and the neighbors of the best would stay untried.
+    """
+    return BUDGET_SHARE * max(depths, LEAST_DEPTHS)
 
 
-def static(direction: str, depth: int, embeddings: bool | None = None) -> Policy:
-    """The policy that freezes `depth` blocks from that end; without blocks nothing is frozen, from either."""
-    if depth == 0:
-        return BottomUp(0)
-    if direction == "bottom-up":
-        return BottomUp(depth, embeddings=embeddings is not False)
-    return TopDown(depth, embeddings=embeddings is True)
+@dataclass(frozen=True)
+class DepthPlan:
+    """Tries every depth, from shallow to deep, so that each depth starts from the cached rows of the one before.
+
+    A plan depends on the scores alone, so that every worker of a search makes the same one.
+    """
+
+    depths: tuple[int, ...]
+
+    def wanted(self, done: Scores) -> Sequence[int]:
+        """Return the depths wanted so far, in the order to start them, including those that are done."""
+        return sorted(self.depths)
+
+    def untried(self, done: Scores) -> str | None:
+        """Return a sentence about the depths that were not tried, None if all were."""
+        return None
 
 
-def reference_order(blocks: int, units: Sequence[Unit]) -> Order:
-    """The trial with which a sampled search begins: full fine-tuning with the settings as they are."""
-    return Order(Candidate(str(static("bottom-up", 0))), units, SAMPLE)
+@dataclass(frozen=True)
+class QuickPlan(DepthPlan):
+    """Tries coarse depths first, then around the best, until no untried depth can win by more than `tolerance`.
+
+    The plan assumes that at the resolution of the coarse depths the curve is concave: every further frozen block
+    costs at least as much as the one before it. The score of an untried depth is then bounded by the straight lines
+    through the tried depths on either side of its gap. These bounds decide which depths can still win, which of them
+    is tried next (the highest bound, and the cheapest of equal ones), and when the search ends. If the assumption
+    does not hold, a better depth may stay untried; `untried` reports how many were.
+
+    Args:
+        depths: All depths of the search.
+        tolerance: The gain in score that is worth another training.
+        cost: Depth -> predicted time of a run / that of full fine-tuning. A depth that would bring the sum above
+            `budget` is not started.
+    """
+
+    tolerance: float
+    cost: Callable[[int], float] = field(repr=False)
+
+    def wanted(self, done: Scores) -> Sequence[int]:
+        coarse = self.coarse()
+        if not set(coarse) <= set(done):
+            return coarse
+        following = self._next(done)
+        return [*sorted(done), *([] if following is None else [following])]
+
+    def coarse(self) -> list[int]:
+        """Return both ends and two depths evenly spread between them; all depths if they are few."""
+        depths = sorted(self.depths)
+        last = len(depths) - 1
+        return depths if last < 4 else [depths[round(part * last / 3)] for part in range(4)]
+
+    def bounds(self, done: Scores) -> dict[int, float]:
+        """Return the highest score that each untried depth can have if the curve is concave."""
+        tried = sorted(done)
+        found = {}
+        for depth in sorted(set(self.depths) - set(tried)):
+            right = next(place for place, other in enumerate(tried) if other > depth)
+            left = right - 1
+            # Lines through the two tried depths left of the gap and the two right of it, where there are two.
+            sides = [(left, left - 1)] * (left > 0) + [(right, right + 1)] * (right + 1 < len(tried))
+            lines = [_line(done, tried[near], tried[far], depth) for near, far in sides]
+            # Where the tried depths contradict the assumption, the neighbors' scores are still reachable.
+            found[depth] = max(min(lines), done[tried[left]], done[tried[right]])
+        return found
+
+    def untried(self, done: Scores) -> str | None:
+        left = self.bounds(done) if set(self.coarse()) <= set(done) else {}  # a failed depth is reported elsewhere
+        if not left:
+            return None
+        tried = f"{len(done)} of {len(self.depths)} depths were tried"
+        best = max(done.values())
+        gain = max(left.values()) - best
+        if gain <= self.tolerance:
+            return (
+                f"{tried}; if every further frozen block costs at least as much as the one before it, none of the "
+                f"others wins by more than {100 * self.tolerance:g} points."
+            )
+        able = ", ".join(str(depth) for depth, bound in sorted(left.items()) if bound - best > self.tolerance)
+        spent = f"the budget of {budget(len(self.depths)):.1f} full fine-tunings was used up"
+        ended = spent if self._next(done) is None else "one failed"
+        return f"{tried}, then {ended}; depth {able} might still win by up to {100 * gain:.1f} points."
+
+    def _next(self, done: Scores) -> int | None:
+        best, bounds = max(done.values()), self.bounds(done)
+        left = budget(len(self.depths)) - sum(self.cost(depth) for depth in done)
+        winning = [d for d, bound in bounds.items() if bound - best > self.tolerance and self.cost(d) <= left]
+        return max(winning, key=lambda depth: (bounds[depth], -self.cost(depth)), default=None)
 
 
-def sample(trial: Trial, blocks: int, rate: float, units: Sequence[Unit]) -> Order:
-    """What the study's sampler makes of depth × direction × embeddings × policy and its parameters × learning rate."""
-    kind = trial.suggest_categorical("policy", POLICIES)
-    policy: Policy
-    if kind == STATIC:
-        direction = trial.suggest_categorical("direction", DIRECTIONS)
-        depth = trial.suggest_int("depth", 0, blocks)
-        policy = static(direction, depth, trial.suggest_categorical("embeddings", (True, False)))
-    elif kind == AutoFreeze.name:
-        policy = AutoFreeze(percentile=trial.suggest_int("autofreeze percentile", 25, 75, step=5))
-    elif kind == ValidationDriven.name:
-        policy = ValidationDriven(patience=trial.suggest_int("validation patience", 0, 2))
-    elif kind == LinearSchedule.name:
-        start = trial.suggest_float("linear start_at", 0.0, 0.5, step=0.1)
-        policy = LinearSchedule(
-            start_at=round(start, 1), level=round(trial.suggest_float("linear level", 0.2, 1.0, step=0.2), 1)
-        )
-    else:
-        policy = GradualUnfreezing(every=round(trial.suggest_float("gradual-unfreezing every", 0.2, 1.0, step=0.2), 1))
+def static_policy(side: str, depth: int) -> Policy:
+    """Return the policy that freezes `depth` blocks from `side`; depth 0 has one spelling for both."""
+    return TopDown(depth) if side == "top" and depth else BottomUp(depth)
+
+
+def depth_trial(depth: int, side: str, blocks: int, replicates: Sequence[Replicate]) -> PlannedTrial:
+    """Return the trial of one depth in a model of `blocks` blocks."""
+    distributions = {"depth": IntDistribution(0, blocks), "side": CategoricalDistribution(SIDES)}
+    candidate = Candidate(static_policy(side, depth))
+    return PlannedTrial(candidate, replicates, DEPTH, {"depth": depth, "side": side}, distributions)
+
+
+def sampled_policies() -> dict[str, type[Policy]]:
+    """Return the policies of a sampled search by name: the registered ones with a `suggest` of their own."""
+    own = {policy.name: policy for policy in POLICIES if "suggest" in vars(policy)}
+    return {STATIC: BottomUp, **{name: policy for name, policy in own.items() if policy not in (BottomUp, TopDown)}}
+
+
+def sample_trial(trial: Trial, blocks: int, rate: float, replicates: Sequence[Replicate]) -> PlannedTrial:
+    """Return what a sampled trial trains: a policy with its parameters, and a learning rate.
+
+    Args:
+        trial: The trial whose sampler chooses.
+        blocks: Number of blocks of the model.
+        rate: The configured learning rate.
+        replicates: The seeds and folds to train on.
+    """
+    sampled = sampled_policies()
+    kind = trial.suggest_categorical("policy", tuple(sampled))
+    chosen = sampled[kind]
+    if kind == STATIC and trial.suggest_categorical("side", SIDES) == "top":
+        chosen = TopDown
+    policy = chosen.suggest(trial, blocks)
+    if policy is None:
+        raise RuntimeError(f"{kind} declares `suggest` but returns no policy")
     found = trial.suggest_float("learning_rate", rate / RATE_FACTOR, rate * RATE_FACTOR, log=True)
-    return Order(Candidate(str(policy), float(f"{found:.2g}")), units, SAMPLE)
+    return PlannedTrial(Candidate(policy, float(f"{found:.2g}")), replicates, SAMPLE)
+
+
+def _line(done: Scores, near: int, far: int, depth: int) -> float:
+    """Return the value at `depth` of the straight line through two tried depths."""
+    return done[near] + (done[near] - done[far]) / (near - far) * (depth - near)

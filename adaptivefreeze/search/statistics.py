@@ -1,4 +1,4 @@
-"""How sure a search is: bootstrap over seeds or folds, the same draws for every depth, so that depths stay paired."""
+"""Bootstrap estimates over seeds or folds, paired across candidates by using the same draws for all of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ _Name = TypeVar("_Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Certainty:
-    """Of one depth: `mean` and sample standard deviation `sd` over units; `low` and `high` bound the mean with 95 %
-    confidence; `best` is the probability that no other depth has a higher mean. All but the mean are None where there
-    is one unit alone, and the last three where the depth was not scored on every unit."""
+class ScoreEstimate:
+    """The score of one candidate over seeds or folds.
+
+    Args:
+        mean: Mean score.
+        sd: Sample standard deviation; None with a single score.
+        low: Lower bound of the mean's 95 % confidence interval; None with a single seed or fold, or if the
+            candidate was not scored on all of them.
+        high: Upper bound of that interval, or None.
+        best: Probability that no other candidate has a better mean, or None.
+    """
 
     mean: float
     sd: float | None = None
@@ -27,25 +34,30 @@ class Certainty:
     high: float | None = None
     best: float | None = None
 
-    def overlaps(self, other: Certainty) -> bool:
-        """Whether the two intervals have a score in common; True where one of them is unknown."""
+    def overlaps(self, other: ScoreEstimate) -> bool:
+        """Return whether the two confidence intervals overlap; True if one of them is unknown."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return True
         return self.low <= other.high and other.low <= self.high
 
 
-def certainty(scores: Mapping[_Name, Sequence[float]], units: int) -> dict[_Name, Certainty]:
-    """`scores`: for each candidate one score a unit, in the order of units; a pruned one has fewer than `units`.
+def estimates(scores: Mapping[_Name, Sequence[float]], replicates: int) -> dict[_Name, ScoreEstimate]:
+    """Estimate the score of each candidate.
 
-    Units are drawn with replacement, `DRAWS` times, from a fixed seed: equal input gives equal numbers. Candidates
-    that are equally good in a draw share it.
+    Seeds or folds are drawn with replacement, `DRAWS` times, from a fixed seed: equal scores give equal estimates.
+    Candidates that are equally good in a draw share it.
+
+    Args:
+        scores: The scores of each candidate, in the order of the seeds and folds; a pruned candidate has fewer.
+            Higher is better.
+        replicates: How many scores a complete candidate has.
     """
-    plain = {name: Certainty(fmean(s), stdev(s) if len(s) > 1 else None) for name, s in scores.items()}
-    whole = [name for name, s in scores.items() if len(s) == units]
-    if units < 2 or not whole:
+    plain = {name: ScoreEstimate(fmean(s), stdev(s) if len(s) > 1 else None) for name, s in scores.items()}
+    whole = [name for name, s in scores.items() if len(s) == replicates]
+    if replicates < 2 or not whole:
         return plain
     table = np.array([scores[name] for name in whole], dtype=float)
-    drawn = np.random.default_rng(_SEED).integers(0, units, size=(DRAWS, units))
+    drawn = np.random.default_rng(_SEED).integers(0, replicates, size=(DRAWS, replicates))
     means = table[:, drawn].mean(axis=2)  # (candidates, draws)
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(means, [tail, 100 - tail], axis=1)
@@ -54,5 +66,5 @@ def certainty(scores: Mapping[_Name, Sequence[float]], units: int) -> dict[_Name
     best = (winners / winners.sum(axis=0)).mean(axis=1)
     for row, name in enumerate(whole):
         known = plain[name]
-        plain[name] = Certainty(known.mean, known.sd, float(low[row]), float(high[row]), float(best[row]))
+        plain[name] = ScoreEstimate(known.mean, known.sd, float(low[row]), float(high[row]), float(best[row]))
     return plain

@@ -1,22 +1,19 @@
-"""Queue: the trials of an Optuna study, handed out so that each is run once, by any number of workers."""
+"""The trial queue: trials of an Optuna study, each run once by any number of workers."""
 
 from __future__ import annotations
 
 import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from .objective import Candidate, TrialFailed
-from .storage import WORKER, this_worker
-from .units import Unit
+from .objective import Candidate, Replicate, TrialFailed
+from .storage import StaleTrials, heartbeat, quiet_optuna
 
 logger = logging.getLogger(__name__)
 
@@ -24,88 +21,104 @@ POLL_SECONDS = 1.0
 LIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
-SCENARIO, RATE, UNITS, ROLE, ERROR = "scenario", "learning rate", "units", "role", "failed because"
+# User attributes of a trial.
+SCENARIO, RATE, REPLICATES, ROLE, ERROR = "scenario", "learning rate", "replicates", "role", "failed because"
+SCORES, SECONDS, SAVED, MEMORY = "scores", "train seconds", "share of a full run saved", "peak memory bytes"
 
-Wanted = Callable[[Sequence[FrozenTrial]], Sequence["Order"]]
-Sample = Callable[[Trial], "Order"]
+# Values of ROLE.
+DEPTH, BASELINE, SAMPLE, CHOSEN = "depth", "baseline", "sample", "chosen"
+
 Value = float | tuple[float, float]
 
 
 class Superseded(Exception):
-    """The trial need not be run: another one stands for it."""
+    """The trial need not be run, because another one does the same work."""
 
 
-class Order:
-    """A trial to be queued: what is tried, on which units, and how the study shows it."""
+class PlannedTrial:
+    """A trial to be queued.
+
+    Args:
+        candidate: What the trial trains.
+        replicates: The seeds and folds to train it on.
+        role: `DEPTH`, `BASELINE`, `SAMPLE` or `CHOSEN`.
+        params: Parameters that the study shows for the trial.
+        distributions: The distribution of each parameter.
+    """
 
     def __init__(
         self,
         candidate: Candidate,
-        units: Sequence[Unit],
+        replicates: Sequence[Replicate],
         role: str,
         params: dict[str, Any] | None = None,
-        space: dict[str, BaseDistribution] | None = None,
+        distributions: dict[str, BaseDistribution] | None = None,
     ) -> None:
-        self.params, self.space = params or {}, space or {}
+        self.params, self.distributions = params or {}, distributions or {}
         self.attributes: dict[str, Any] = {
             SCENARIO: candidate.scenario,
             **({} if candidate.learning_rate is None else {RATE: candidate.learning_rate}),
-            UNITS: [str(unit) for unit in units],
+            REPLICATES: [str(replicate) for replicate in replicates],
             ROLE: role,
         }
-        self.key = key(self.attributes)
+        self.key = work_key(self.attributes)
 
 
-def key(attributes: Any) -> tuple[Any, ...]:
-    """Two trials with equal keys are the same work."""
-    return (attributes.get(SCENARIO), attributes.get(RATE), tuple(attributes.get(UNITS, ())))
+def work_key(attributes: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the key under which two trials do the same work."""
+    return (attributes.get(SCENARIO), attributes.get(RATE), tuple(attributes.get(REPLICATES, ())))
 
 
-def candidate_of(trial: Trial | FrozenTrial) -> Candidate:
-    """What a queued trial tries."""
-    return Candidate(trial.user_attrs[SCENARIO], trial.user_attrs.get(RATE))
+class TrialQueue:
+    """Runs the trials that `plan` asks for, given all trials so far, until none is left or running elsewhere.
 
+    A worker claims a trial by Optuna's change of its state from waiting to running, which only one worker can make.
+    If two workers queue the same work at the same time, the first of the equal trials counts and the others fail
+    without training. The trial of a dead worker is queued again by the first worker that notices.
 
-class Queue:
-    """Hands out what `wanted` asks for, given all trials so far, until nothing is left and nobody is running any.
-
-    A trial is claimed by Optuna's own change of state from waiting to running, which one worker alone can make. Two
-    workers that queue the same work at the same moment do no harm: of equal trials the first counts, and the others
-    fail untried. The trial of a worker that died is queued again by whoever notices first.
-
-    Where `samples` are asked for, that many trials in all are wanted, queued ones included: the study's sampler
-    chooses the others, through `sample`, which says what a trial tries.
+    Args:
+        study: The Optuna study.
+        plan: Returns the wanted trials.
+        sample: Says what a new trial of the study's sampler trains, for a sampled search.
+        samples: The number of trials that a sampled search wants, planned ones included.
     """
 
-    def __init__(self, study: optuna.Study, wanted: Wanted, sample: Sample | None = None, samples: int = 0) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        plan: Callable[[], Sequence[PlannedTrial]],
+        sample: Callable[[Trial], PlannedTrial] | None = None,
+        samples: int = 0,
+    ) -> None:
         self.study = study
-        self.ran = 0  # trials begun here
-        self._wanted = wanted
-        self._sample, self._samples = sample, samples
+        self.ran = 0  # trials begun by this object
+        self._plan, self._sample, self._samples = plan, sample, samples
+        self._stale = StaleTrials(study)
 
     def prepare(self) -> tuple[int, int]:
-        """Queue what is wanted and has no trial yet, or only failed ones; how many are wanted and how many done."""
+        """Queue planned trials that have no trial yet, or only failed ones.
+
+        Returns:
+            The number of planned trials, and how many of them are done.
+        """
         trials = self._trials()
-        live = {key(t.user_attrs) for t in trials if t.state in LIVE}
-        orders = self._wanted(trials)
-        for order in orders:
-            if order.key not in live:
-                self._add(order)
-        done = {key(t.user_attrs) for t in trials if t.state in DONE}
-        return len(orders), sum(order.key in done for order in orders)
+        live = {work_key(trial.user_attrs) for trial in trials if trial.state in LIVE}
+        done = {work_key(trial.user_attrs) for trial in trials if trial.state in DONE}
+        planned = self._plan()
+        self._add([item for item in planned if item.key not in live])
+        return len(planned), sum(item.key in done for item in planned)
 
     def work(self, objective: Callable[[Trial], Value], after: Callable[[], None] = lambda: None) -> None:
-        """Run trials until all that is wanted is done, or failed; `after` is called as each of them is over."""
-        with quiet():
+        """Run trials until every planned one is done or failed; call `after` after each trial."""
+        with quiet_optuna():
             while True:
-                optuna.storages.fail_stale_trials(self.study)
+                self._stale.requeue()
                 trials = self._trials()
-                known = {key(t.user_attrs) for t in trials}
-                missing = [order for order in self._wanted(trials) if order.key not in known]
-                for order in missing:
-                    self._add(order)
-                states = {t.state for t in trials}
-                counted = sum(t.state in LIVE or ERROR in t.user_attrs for t in trials)
+                known = {work_key(trial.user_attrs) for trial in trials}
+                missing = [item for item in self._plan() if item.key not in known]
+                self._add(missing)
+                states = {trial.state for trial in trials}
+                counted = sum(trial.state in LIVE or ERROR in trial.user_attrs for trial in trials)
                 if missing or counted < self._samples or TrialState.WAITING in states:
                     self._run_one(objective)
                     after()
@@ -116,51 +129,38 @@ class Queue:
 
     def _run_one(self, objective: Callable[[Trial], Value]) -> None:
         def claimed(trial: Trial) -> Value:
-            trial.set_user_attr(WORKER, this_worker())
-            if SCENARIO in trial.user_attrs:
-                self._refuse_superseded(trial)
-            elif self._sample is None:
-                raise Superseded("another worker took the last waiting trial")
-            else:
-                for name, value in self._sample(trial).attributes.items():
-                    trial.set_user_attr(name, value)
-            self.ran += 1
-            return objective(trial)
+            with heartbeat(trial):
+                if SCENARIO in trial.user_attrs:
+                    self._refuse_superseded(trial)
+                elif self._sample is None:
+                    raise Superseded("another worker took the last waiting trial")
+                else:
+                    for name, value in self._sample(trial).attributes.items():
+                        trial.set_user_attr(name, value)
+                self.ran += 1
+                return objective(trial)
 
         try:
             self.study.optimize(claimed, n_trials=1, catch=(TrialFailed, Superseded))
         except UpdateFinishedTrialError:
-            # This process was silent for so long that others took it for dead and the trial for theirs.
-            logger.warning("A trial of this worker was given to another one, because it had not been heard of.")
+            logger.warning("A trial of this worker was given to another one, because its heartbeat had stopped.")
 
     def _refuse_superseded(self, trial: Trial) -> None:
-        mine = key(trial.user_attrs)
+        mine = work_key(trial.user_attrs)
         for other in self._trials():
-            if other.number < trial.number and other.state in LIVE and key(other.user_attrs) == mine:
+            if other.number < trial.number and other.state in LIVE and work_key(other.user_attrs) == mine:
                 raise Superseded(f"trial {other.number} is the same")
 
-    def _add(self, order: Order) -> None:
-        self.study.add_trial(
-            optuna.create_trial(
-                state=TrialState.WAITING,
-                params=order.params,
-                distributions=order.space,
-                user_attrs=order.attributes,
+    def _add(self, planned: Sequence[PlannedTrial]) -> None:
+        for item in planned:
+            self.study.add_trial(
+                optuna.create_trial(
+                    state=TrialState.WAITING,
+                    params=item.params,
+                    distributions=item.distributions,
+                    user_attrs=item.attributes,
+                )
             )
-        )
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Optuna's line a trial and its notes on what is experimental: the search reports by itself."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

@@ -1,153 +1,267 @@
-"""Worker: runs trials of a search, reports each score as it comes, and clears away what can no longer be chosen."""
+"""A worker of a search: runs trials, and deletes models and rows that are no longer needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
 from statistics import fmean
 
 import optuna
-from optuna.trial import FrozenTrial, Trial
+import torch
+from optuna.trial import Trial
 
-from ..comparison.scenarios import UNFROZEN, expand
-from ..errors import StudyFailed
-from .housekeeping import Housekeeping
-from .objective import Bench, Candidate, TaskBench, TrialFailed
+from ..comparison.scenarios import expand
+from ..errors import RequestError, StudyFailed
+from ..policies import Policy, is_full_fine_tuning
+from .objective import Candidate, Objective, Replicate, TrialFailed, replicates_of
 from .options import SearchOptions
-from .plan import Exhaustive, Plan, Quick
-from .result import BASELINE, DEPTH, MEMORY, SAMPLE, SCORES, SECONDS, SPARED, Outcome, choose, outcomes_of
-from .space import depth_order, reference_order, sample, static
-from .trials import ERROR, ROLE, UNITS, Order, Queue, Value, candidate_of, quiet
-from .units import Unit, units_of
+from .result import Outcome, choose, outcomes_of
+from .space import DepthPlan, QuickPlan, depth_trial, sample_trial, static_policy
+from .storage import quiet_optuna
+from .trials import (
+    BASELINE,
+    DEPTH,
+    ERROR,
+    MEMORY,
+    RATE,
+    REPLICATES,
+    ROLE,
+    SAMPLE,
+    SAVED,
+    SCENARIO,
+    SCORES,
+    SECONDS,
+    PlannedTrial,
+    TrialQueue,
+    Value,
+)
 
-P_HOPELESS = 0.1
-_LARGEST_STEP = 2**31 - 1  # what a database column of steps holds
+PRUNING_P = 0.1
+_LARGEST_STEP = 2**31 - 1  # the largest step that a database column holds
 
 
 class Worker:
-    """One process's share of a search, on `bench`, in `study`; `rate` is the learning rate that samples vary."""
+    """One process's part in a search.
 
-    def __init__(self, study: optuna.Study, bench: Bench, options: SearchOptions, rate: float = 5e-5) -> None:
-        self.study, self.bench, self.options = study, bench, options
-        self.units = units_of(options.seeds, options.folds)
-        self.plan = plan_of(options, bench)
-        self._beside = [] if options.trials else _baselines(options, bench.depth)
-        self._keeping = Housekeeping(bench, self.plan, options.tolerance) if isinstance(bench, TaskBench) else None
+    Args:
+        study: The Optuna study.
+        objective: Trains the candidates.
+        options: What is searched.
+        rate: The learning rate that samples vary.
+    """
+
+    def __init__(self, study: optuna.Study, objective: Objective, options: SearchOptions, rate: float) -> None:
+        self.study, self.objective, self.options = study, objective, options
+        self.replicates = replicates_of(options.seeds, options.folds)
+        self.plan = DepthPlan(options.depths_of(objective.depth))
+        if options.quick:
+            self.plan = QuickPlan(self.plan.depths, options.tolerance, lambda d: objective.cost(self._static(d)))
+        self._searched = {self._static(depth).scenario for depth in self.plan.depths}
+        self._baselines = [] if options.trials else self._choose_baselines()
+        self._rows: dict[int, set[Path]] = {}  # depth -> the row files that its trial added
+        self._seen = objective.rows()
         if options.trials:
-            self.queue = Queue(
-                study, self._samples, lambda trial: sample(trial, bench.depth, rate, self.units), options.trials
+            self.queue = TrialQueue(
+                study,
+                self._plan_reference,
+                lambda trial: sample_trial(trial, objective.depth, rate, self.replicates),
+                options.trials,
             )
         else:
-            self.queue = Queue(study, self._grid)
+            self.queue = TrialQueue(study, self._plan_depths)
 
     def work(self) -> None:
-        """Run trials until none is left. Raises `KeyboardInterrupt` on Ctrl-C, with the trial in progress failed."""
-        self.queue.work(self._run, self._tidy)
+        """Run trials until none is left. Raises `KeyboardInterrupt` on Ctrl-C, after failing the current trial."""
+        self.queue.work(self._run, self._clean_up)
 
     def outcomes(self) -> tuple[list[Outcome], list[Outcome]]:
-        """What was searched, and the baselines beside it."""
-        found = outcomes_of(self.study.get_trials(deepcopy=False), self.units)
+        """Return what was searched, and the baselines. Higher scores are better, whatever the metric."""
+        found = outcomes_of(
+            self.study.get_trials(deepcopy=False),
+            [str(replicate) for replicate in self.replicates],
+            self._is_full,
+            greater_is_better=self.options.greater_is_better,
+        )
         if self.options.trials:
             samples = [outcome for outcome in found if outcome.role == SAMPLE]
-            return sorted(samples, key=lambda o: -o.mean if o.certainty else 0.0), []
-        wanted = {str(static(self.options.direction, depth)) for depth in self.options.depths_of(self.bench.depth)}
-        depths = [outcome for outcome in found if outcome.scenario in wanted and outcome.role == DEPTH]
-        names = {candidate.scenario for candidate in self._beside}
-        beside = [outcome for outcome in found if outcome.scenario in names and outcome.role == BASELINE]
-        return sorted(depths, key=lambda outcome: outcome.depth or 0), beside
+            return sorted(samples, key=lambda o: -o.mean if o.estimate else 0.0), []
+        depths = [outcome for outcome in found if outcome.scenario in self._searched and outcome.role == DEPTH]
+        names = {candidate.scenario for candidate in self._baselines}
+        baselines = [outcome for outcome in found if outcome.scenario in names and outcome.role == BASELINE]
+        return sorted(depths, key=lambda outcome: outcome.depth or 0), baselines
 
     def chosen(self) -> list[Candidate]:
-        """What the test split is for: k*, k_fast, full fine-tuning and, of a search for two things, the whole front.
+        """Return the candidates to score on the test split.
 
-        Raises `StudyFailed` when nothing has a score.
+        These are k*, k_fast and full fine-tuning; with two objectives also the whole Pareto front.
+
+        Raises:
+            StudyFailed: If no candidate has a score.
         """
         outcomes, _ = self.outcomes()
-        if not any(outcome.certainty for outcome in outcomes):
+        if not any(outcome.estimate for outcome in outcomes):
             reasons = dict.fromkeys(outcome.error for outcome in outcomes if outcome.error)
             raise StudyFailed(f"No training ended: {next(iter(reasons), 'there was none')}")
-        full = [outcome for outcome in outcomes if outcome.scenario in UNFROZEN and outcome.certainty]
+        full = [outcome for outcome in outcomes if outcome.full_fine_tuning and outcome.estimate]
         front = [outcome for outcome in outcomes if outcome.on_front] if self.options.pareto else []
         picked = [*choose(outcomes, self.options.tolerance), *full, *front]
-        return list(dict.fromkeys(Candidate(outcome.scenario, outcome.learning_rate) for outcome in picked))
+        return list(dict.fromkeys(map(self.candidate, picked)))
+
+    def candidate(self, found: Outcome | Trial | optuna.trial.FrozenTrial) -> Candidate:
+        """Return what an outcome or a trial is about."""
+        if isinstance(found, Outcome):
+            return Candidate(self.options.policy(found.scenario), found.learning_rate)
+        return Candidate(self.options.policy(found.user_attrs[SCENARIO]), found.user_attrs.get(RATE))
 
     def tried(self) -> dict[int, float]:
-        """Depth -> mean score, of the depths that are done."""
-        return {o.depth: o.mean for o in self.outcomes()[0] if o.depth is not None and o.certainty is not None}
+        """Return depth -> mean score of the depths that are done; higher is better."""
+        return {o.depth: o.mean for o in self.outcomes()[0] if o.depth is not None and o.estimate is not None}
 
-    def step(self, unit: Unit) -> int:
-        """The step under which a unit's score is reported: the same in every trial, so that trials are paired."""
-        folds = self.options.folds or 1
-        return (unit.seed * folds + (unit.fold or 0)) % _LARGEST_STEP
+    def _is_full(self, scenario: str) -> bool:
+        try:
+            return is_full_fine_tuning(self.options.policy(scenario), self.objective.stack)
+        except RequestError:
+            return False  # another process was given this policy as an object
 
-    def _tidy(self) -> None:
-        if self._keeping is not None:
-            self._keeping.tidy(self.outcomes()[0], self.units, exhaustive=not self.options.trials)
+    def _static(self, depth: int) -> Candidate:
+        return Candidate(static_policy(self.options.side, depth))
 
-    def _grid(self, trials: Sequence[FrozenTrial]) -> list[Order]:
-        depths = self.plan.wanted(self.tried())
-        orders = [depth_order(depth, self.options.direction, self.bench.depth, self.units) for depth in depths]
-        return [*orders, *(Order(candidate, self.units, BASELINE) for candidate in self._beside)]
+    def _choose_baselines(self) -> list[Candidate]:
+        """The baselines without those that are depths of the search."""
+        blocks, policies = self.objective.depth, list[Policy]()
+        for item in self.options.compared_with:
+            policies += [item] if isinstance(item, Policy) else expand([item], blocks)
+        unique = {str(policy): policy for policy in policies}
+        full = 0 in self.plan.depths
+        return [
+            Candidate(policy)
+            for name, policy in unique.items()
+            if name not in self._searched and not (full and is_full_fine_tuning(policy, self.objective.stack))
+        ]
 
-    def _samples(self, trials: Sequence[FrozenTrial]) -> list[Order]:
-        return [reference_order(self.bench.depth, self.units)]
+    def _plan_depths(self) -> list[PlannedTrial]:
+        side, blocks, replicates = self.options.side, self.objective.depth, self.replicates
+        depths = [depth_trial(depth, side, blocks, replicates) for depth in self.plan.wanted(self.tried())]
+        return [*depths, *(PlannedTrial(candidate, replicates, BASELINE) for candidate in self._baselines)]
+
+    def _plan_reference(self) -> list[PlannedTrial]:
+        """The first trial of a sampled search: full fine-tuning with the settings as they are."""
+        return [PlannedTrial(Candidate(static_policy("bottom", 0)), self.replicates, SAMPLE)]
 
     def _run(self, trial: Trial) -> Value:
-        candidate, role = candidate_of(trial), trial.user_attrs[ROLE]
-        prunable = self.options.prune and role != BASELINE and candidate.scenario not in UNFROZEN
-        scores: list[float] = []
-        seconds: list[float] = []
-        spared: list[float] = []
-        memory: list[int | None] = []
-        units = [Unit.named(name) for name in trial.user_attrs[UNITS]]  # a trial in the queue may be of other seeds
-        for unit in units:
+        role = trial.user_attrs[ROLE]
+        try:
+            candidate = self.candidate(trial)
+        except RequestError as error:  # queued by a process that was given the policy as an object
+            trial.set_user_attr(ERROR, str(error))
+            raise TrialFailed(str(error)) from error
+        full = is_full_fine_tuning(candidate.policy, self.objective.stack)
+        prunable = self.options.prune and role != BASELINE and not full
+        # A trial queued by another worker may have other seeds.
+        replicates = [Replicate.parse(text) for text in trial.user_attrs[REPLICATES]]
+        done = []
+        for replicate in replicates:
             try:
-                found = self.bench.measure(candidate, unit, keep=role != BASELINE)
+                found = self.objective.measure(candidate, replicate, keep=role != BASELINE)
             except TrialFailed as error:
                 trial.set_user_attr(ERROR, str(error))
                 raise
-            scores.append(found.score)
-            seconds.append(found.seconds)
-            spared.append(found.spared)
-            memory.append(found.memory)
-            for name, values in ((SCORES, scores), (SECONDS, seconds), (SPARED, spared), (MEMORY, memory)):
-                trial.set_user_attr(name, values)
+            done.append(found)
+            for name, field in ((SCORES, "score"), (SECONDS, "seconds"), (SAVED, "saved"), (MEMORY, "memory")):
+                trial.set_user_attr(name, [getattr(measured, field) for measured in done])
             if self.options.pareto:
                 continue  # Optuna has neither intermediate values nor pruning for several objectives
-            trial.report(found.score, self.step(unit))
-            if prunable and unit != units[-1] and trial.should_prune():
+            # The same step for a replicate in every trial pairs the trials for the pruner's test.
+            step = replicate.seed * (self.options.folds or 1) + (replicate.fold or 0)
+            trial.report(found.score, step % _LARGEST_STEP)
+            if prunable and replicate != replicates[-1] and trial.should_prune():
                 raise optuna.TrialPruned
-        return (fmean(scores), fmean(seconds)) if self.options.pareto else fmean(scores)
+        score = fmean(measured.score for measured in done)
+        return (score, fmean(measured.seconds for measured in done)) if self.options.pareto else score
 
+    def _clean_up(self) -> None:
+        """Delete the models of candidates that can no longer be chosen, and rows that no later depth starts from."""
+        outcomes = [outcome for outcome in self.outcomes()[0] if outcome.estimate is not None]
+        best = max((outcome.mean for outcome in outcomes if not outcome.pruned), default=0.0)
+        for outcome in outcomes:
+            # The best score only rises, so what is out of reach stays so. Full fine-tuning is always scored.
+            lost = outcome.pruned or outcome.mean < best - self.options.tolerance
+            if lost and not outcome.full_fine_tuning:
+                self.objective.discard(self.candidate(outcome), self.replicates)
+        if not self.options.trials and not self.options.quick:
+            self._drop_rows({outcome.depth for outcome in outcomes if outcome.depth is not None})
 
-def plan_of(options: SearchOptions, bench: Bench) -> Plan:
-    """Which depths are tried, and in which order."""
-    depths = options.depths_of(bench.depth)
-    if not options.quick:
-        return Exhaustive(depths)
-    return Quick(depths, options.tolerance, lambda d: bench.cost(Candidate(str(static(options.direction, d)))))
+    def _drop_rows(self, done: set[int]) -> None:
+        now = self.objective.rows()
+        deepest = max(done, default=0)
+        self._rows.setdefault(deepest, set()).update(now - self._seen)
+        self._seen = now
+        unfinished = set(self.plan.depths) - done
+        for depth in [depth for depth in self._rows if depth < deepest]:
+            if not any(depth <= other < deepest for other in unfinished):
+                for path in self._rows.pop(depth):
+                    path.unlink(missing_ok=True)
 
 
 def pruner_of(options: SearchOptions) -> optuna.pruners.BasePruner:
-    """Gives a trial up when it is worse than the best one on the same units, with p < 0.1 by Wilcoxon's test."""
+    """Return the pruner: it stops a trial that is worse than the best one on the same replicates (Wilcoxon test)."""
     if not options.prune or options.pareto:
         return optuna.pruners.NopPruner()
-    with quiet():
-        return optuna.pruners.WilcoxonPruner(p_threshold=P_HOPELESS)
+    with quiet_optuna():
+        return optuna.pruners.WilcoxonPruner(p_threshold=PRUNING_P)
 
 
 def sampler_of(options: SearchOptions) -> optuna.samplers.BaseSampler | None:
-    """Chooses samples; a lone worker's choices can be made again, those of several have to differ."""
+    """Return the sampler: seeded for a single worker, so that the search is reproducible; several must differ."""
     if not options.trials:
         return None
     alone = options.workers == 1 and options.storage is None
-    with quiet():
+    with quiet_optuna():
         return optuna.samplers.TPESampler(seed=0 if alone else None, multivariate=True, group=True, constant_liar=True)
 
 
-def _baselines(options: SearchOptions, blocks: int) -> list[Candidate]:
-    """The scenarios beside the depths, without those that are depths of the search themselves."""
-    if not options.compared_with:
-        return []
-    searched = {str(static(options.direction, depth)) for depth in options.depths_of(blocks)}
-    if searched & UNFROZEN:
-        searched |= UNFROZEN
-    return [Candidate(str(p)) for p in expand(options.compared_with, blocks) if str(p) not in searched]
+def run_workers(work: Callable[[], None], count: int) -> None:
+    """Run `work` in `count` processes until all have ended.
+
+    With several GPUs each process uses one of them, in turn; the processes share the cores. A process that dies loses
+    only its current trial, which another worker runs again.
+
+    Args:
+        work: What each process does; must be picklable.
+        count: Number of processes.
+    """
+    context = multiprocessing.get_context("spawn")  # a forked child cannot use CUDA
+    gpus = torch.cuda.device_count()
+    threads = max(1, torch.get_num_threads() // count)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(gpu) for gpu in range(gpus)]
+    children = [
+        context.Process(
+            target=_run_child,
+            args=(work, threads, names[index % gpus] if gpus > 1 else None),
+            name=f"worker {index + 1}",
+        )
+        for index in range(count)
+    ]
+    try:
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+    finally:
+        for child in children:
+            if child.is_alive():
+                child.terminate()
+                child.join()
+
+
+def _run_child(work: Callable[[], None], threads: int, gpu: str | None) -> None:
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA is not initialized yet in this process
+    torch.set_num_threads(threads)
+    try:
+        work()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # the parent process reports what is kept

@@ -76,8 +76,8 @@ def test_best_and_fast_follow_from_the_scores(found):
     top = max(means.values())
     assert answer.best.depth == max(depth for depth, mean in means.items() if mean == top)
     assert answer.fast.depth == max(depth for depth, mean in means.items() if mean >= top - 0.005)
-    assert sum(outcome.certainty.best for outcome in answer.outcomes) == pytest.approx(1)
-    assert all(outcome.certainty.best is None for outcome in answer.baselines)
+    assert sum(outcome.estimate.best for outcome in answer.outcomes) == pytest.approx(1)
+    assert all(outcome.estimate.best is None for outcome in answer.baselines)
 
 
 def test_the_test_split_was_touched_for_the_chosen_depths_alone(found, task):
@@ -119,11 +119,11 @@ def test_every_trial_has_a_name_attributes_and_a_value_a_seed(found):
     answer, *_ = found
     for trial in trials(answer):
         assert trial.state == optuna.trial.TrialState.COMPLETE
-        assert trial.user_attrs["units"] == ["seed 0", "seed 1"]
+        assert trial.user_attrs["replicates"] == ["seed 0", "seed 1"]
         assert list(trial.intermediate_values.values()) == trial.user_attrs["scores"]
         assert len(trial.user_attrs["train seconds"]) == len(trial.user_attrs["peak memory bytes"]) == 2
     depths = [trial for trial in trials(answer) if trial.user_attrs["role"] == "depth"]
-    assert [trial.params for trial in depths] == [{"depth": k, "direction": "bottom-up"} for k in (0, 1, 2, 4)]
+    assert [trial.params for trial in depths] == [{"depth": k, "side": "bottom"} for k in (0, 1, 2, 4)]
 
 
 def test_the_same_again_does_nothing(found, task):
@@ -159,7 +159,7 @@ def test_more_seeds_run_only_what_is_new(task, settings, tmp_path):
 
 def test_after_ctrl_c_the_same_goes_on(task, settings, tmp_path):
     options = SearchOptions(depths=(0, 2, 4), baselines=())
-    with pytest.raises(Interrupted, match="the same command goes on from there"):
+    with pytest.raises(Interrupted, match="the same command resumes the search"):
         search(task, options, settings=settings, output=tmp_path, progress=Recorder(interrupt_at=2))
     kept = files(tmp_path)
     progress = Recorder()
@@ -183,7 +183,7 @@ def test_a_failed_depth_is_left_out_said_and_run_again(task, settings, tmp_path,
         answer = search(task, options, settings=settings, output=tmp_path)
     assert [outcome.depth for outcome in answer.failures] == [2]
     assert "the disk is full" in answer.failures[0].error
-    assert any("2 failed and was not compared" in sentence for sentence in answer.words)
+    assert any("2 failed and was not compared" in sentence for sentence in answer.conclusion)
     progress = Recorder()
     mended = search(task, options, settings=settings, output=tmp_path, progress=progress)
     assert progress.began == [("bottom-up:2", 0)]
@@ -226,7 +226,7 @@ def test_a_study_of_another_task_is_refused_untouched(found, texts, task):
         (texts, settings, "its task is tags, not texts"),
         (task, replace(settings, epochs=3), "its epochs is 2, not 3"),
     ):
-        shared = replace(options, storage=url, study=answer.study)
+        shared = replace(options, storage=url, study_name=answer.study)
         with pytest.raises(RequestError, match=f"was made for something else.*{words}"):
             search(other, shared, settings=changed, output=answer.folder.parent / "elsewhere")
     with pytest.raises(RequestError, match="its metric is macro_f1, not accuracy"):

@@ -52,7 +52,7 @@ def factory(folder, made=None, **settings):
 
 
 def test_it_finds_a_depth_with_a_metric_of_ones_own(tmp_path):
-    found = search_depth(factory(tmp_path), metric="eval_right", seeds=(0, 1), output=tmp_path / "s")
+    found = search_depth(factory(tmp_path), metric="eval_right", seeds=(0, 1), output_dir=tmp_path / "s")
     assert isinstance(found, DepthSearch)
     assert [outcome.depth for outcome in found.outcomes] == [0, 1, 2, 3, 4]
     assert all(len(outcome.scores) == 2 and outcome.seconds > 0 for outcome in found.outcomes)
@@ -74,9 +74,9 @@ def test_a_score_is_that_of_a_trainer_frozen_by_hand(tmp_path):
 
 def test_the_same_again_trains_nothing(tmp_path):
     made = []
-    first = search_depth(factory(tmp_path, made), metric="right", depths=(0, 4), output=tmp_path / "s")
+    first = search_depth(factory(tmp_path, made), metric="right", depths=(0, 4), output_dir=tmp_path / "s")
     assert len(made) == 1 + 2  # one to look at, one a training
-    again = search_depth(factory(tmp_path, made), metric="right", depths=(0, 4), output=tmp_path / "s")
+    again = search_depth(factory(tmp_path, made), metric="right", depths=(0, 4), output_dir=tmp_path / "s")
     assert len(made) == 3 + 1
     assert again.outcomes == first.outcomes
     assert (first.ran, again.ran) == (2, 0)
@@ -86,15 +86,15 @@ def test_the_same_again_trains_nothing(tmp_path):
     ("change", "words"),
     [
         ({"metric": "f1"}, "metric f1 is not reported; the trainer reports right"),
-        ({"metric": "loss"}, "less is better"),
+        ({"metric": "loss"}, "`loss` is minimized; pass greater_is_better=False"),
         ({"depths": (5,)}, "--depths 5 is out of range"),
-        ({"direction": "sideways"}, "--direction sideways is unknown"),
+        ({"side": "sideways"}, "--side sideways is unknown"),
         ({"seeds": ()}, "whole numbers"),
     ],
 )
 def test_a_wrong_request_leaves_nothing_behind(tmp_path, change, words):
     with pytest.raises(RequestError, match=words):
-        search_depth(factory(tmp_path / "t"), **{"metric": "right", "output": tmp_path / "s", **change})
+        search_depth(factory(tmp_path / "t"), **{"metric": "right", "output_dir": tmp_path / "s", **change})
     assert not (tmp_path / "s").exists()
 
 
@@ -105,10 +105,10 @@ def test_a_trainer_that_freezes_already_is_refused(tmp_path):
 
 
 def test_another_training_under_the_same_name_is_refused(tmp_path):
-    search_depth(factory(tmp_path), metric="right", depths=(0,), output=tmp_path / "s")
+    search_depth(factory(tmp_path), metric="right", depths=(0,), output_dir=tmp_path / "s")
     make = factory(tmp_path, train_dataset=Sentences(16))
     with pytest.raises(RequestError, match="was made for something else"):
-        search_depth(make, metric="right", depths=(0,), output=tmp_path / "s")
+        search_depth(make, metric="right", depths=(0,), output_dir=tmp_path / "s")
 
 
 def test_a_training_that_breaks_is_left_out(tmp_path):

@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 
 from adaptivefreeze import RequestError
+from adaptivefreeze.search.objective import Replicate, fold_tasks, replicates_of, strata
 from adaptivefreeze.search.options import SearchOptions, parse_depths
-from adaptivefreeze.search.plan import Exhaustive, Quick, budget
-from adaptivefreeze.search.result import Outcome, choose
-from adaptivefreeze.search.space import static
-from adaptivefreeze.search.statistics import Certainty, certainty
-from adaptivefreeze.search.units import Unit, counted, fold_tasks, strata, units_of
-from adaptivefreeze.search.words import conclude, ranges
+from adaptivefreeze.search.result import Outcome, choose, conclude, ranges
+from adaptivefreeze.search.runner import counted
+from adaptivefreeze.search.space import DepthPlan, QuickPlan, budget, static_policy
+from adaptivefreeze.search.statistics import ScoreEstimate, estimates
 
 # Plans
 
@@ -26,7 +25,7 @@ def cost(depth, blocks=12):
 
 def play(curve, tolerance=0.005, depths=DEPTHS):
     """Follow a quick plan to its end; what it tried, in order."""
-    plan, done, order = Quick(depths, tolerance, lambda depth: cost(depth, max(depths))), {}, []
+    plan, done, order = QuickPlan(depths, tolerance, lambda depth: cost(depth, max(depths))), {}, []
     while missing := [depth for depth in plan.wanted(done) if depth not in done]:
         for depth in missing:
             done[depth] = curve(depth)
@@ -50,7 +49,7 @@ def test_quick_finds_a_hill_to_within_the_tolerance_or_says_what_it_left(name):
     plan, done, order = play(CURVES[name])
     truth = max(map(CURVES[name], DEPTHS))
     missed = truth - max(done.values())
-    said = plan.conclusion(done)
+    said = plan.untried(done)
     assert missed <= 0.005 + 1e-12 or "might still win" in said
     assert len(order) == len(set(order)) < len(DEPTHS)
     assert sum(map(cost, order)) <= budget(len(DEPTHS))
@@ -63,7 +62,7 @@ def test_quick_begins_with_both_ends_and_goes_from_shallow_to_deep():
 
 def test_quick_never_bounds_a_hill_too_low():
     for curve in CURVES.values():
-        plan = Quick(DEPTHS, 0.005, cost)
+        plan = QuickPlan(DEPTHS, 0.005, cost)
         done = {depth: curve(depth) for depth in plan.coarse()}
         for depth, bound in plan.bounds(done).items():
             assert bound >= curve(depth) - 1e-9
@@ -78,26 +77,26 @@ def test_quick_can_afford_the_neighbour_of_the_best_in_a_shallow_model_too():
 def test_quick_with_few_depths_tries_them_all():
     plan, done, order = play(CURVES["flat"], depths=(0, 1, 3, 4))
     assert order == [0, 1, 3, 4]
-    assert plan.conclusion(done) is None
+    assert plan.untried(done) is None
 
 
 def test_quick_waits_for_a_depth_that_failed_and_claims_nothing():
-    plan = Quick(DEPTHS, 0.005, cost)
+    plan = QuickPlan(DEPTHS, 0.005, cost)
     assert plan.wanted({0: 0.9, 4: 0.9}) == [0, 4, 8, 12]
-    assert plan.conclusion({0: 0.9, 4: 0.9}) is None
+    assert plan.untried({0: 0.9, 4: 0.9}) is None
 
 
 def test_exhaustive_wants_everything_from_shallow_to_deep():
-    plan = Exhaustive((4, 0, 2))
+    plan = DepthPlan((4, 0, 2))
     assert list(plan.wanted({0: 0.1})) == [0, 2, 4]
-    assert plan.conclusion({}) is None
+    assert plan.untried({}) is None
 
 
 # Statistics
 
 
 def test_intervals_hold_the_mean_and_grow_with_the_spread():
-    found = certainty({"calm": [0.80, 0.81, 0.82], "wild": [0.6, 0.8, 1.0]}, 3)
+    found = estimates({"calm": [0.80, 0.81, 0.82], "wild": [0.6, 0.8, 1.0]}, 3)
     for sure in found.values():
         assert sure.low <= sure.mean <= sure.high
     assert found["wild"].high - found["wild"].low > 5 * (found["calm"].high - found["calm"].low)
@@ -105,45 +104,45 @@ def test_intervals_hold_the_mean_and_grow_with_the_spread():
 
 
 def test_a_candidate_better_on_every_unit_is_the_best_for_sure_though_intervals_overlap():
-    found = certainty({"a": [0.5, 0.7, 0.9], "b": [0.49, 0.69, 0.89]}, 3)
+    found = estimates({"a": [0.5, 0.7, 0.9], "b": [0.49, 0.69, 0.89]}, 3)
     assert (found["a"].best, found["b"].best) == (1, 0)
     assert found["a"].overlaps(found["b"])
 
 
 def test_equals_share_and_probabilities_add_up_to_one():
-    found = certainty({"a": [0.5, 0.7], "b": [0.5, 0.7], "c": [0.7, 0.4]}, 2)
+    found = estimates({"a": [0.5, 0.7], "b": [0.5, 0.7], "c": [0.7, 0.4]}, 2)
     assert found["a"].best == found["b"].best
     assert math.fsum(sure.best for sure in found.values()) == pytest.approx(1)
-    # c wins the draws in which its good unit came twice and loses all others: a quarter of them.
+    # c wins the draws in which its good replicate came twice and loses all others: a quarter of them.
     assert found["c"].best == pytest.approx(0.25, abs=0.02)
 
 
 def test_with_one_unit_there_is_no_interval():
-    assert certainty({"a": [0.5]}, 1) == {"a": Certainty(0.5)}
+    assert estimates({"a": [0.5]}, 1) == {"a": ScoreEstimate(0.5)}
 
 
 def test_what_was_given_up_has_a_mean_and_no_interval():
-    found = certainty({"a": [0.5, 0.6, 0.7], "b": [0.1, 0.2]}, 3)
+    found = estimates({"a": [0.5, 0.6, 0.7], "b": [0.1, 0.2]}, 3)
     assert (found["b"].low, found["b"].best, found["a"].best) == (None, None, 1)
 
 
 def test_equal_scores_give_equal_numbers():
     scores = {"a": [0.5, 0.61, 0.7], "b": [0.52, 0.6, 0.66]}
-    assert certainty(scores, 3) == certainty(scores, 3)
+    assert estimates(scores, 3) == estimates(scores, 3)
 
 
 # The choice, and what is said of it
 
 
 def outcomes(scores, seconds=lambda depth: 10 - depth):
-    sure = certainty(scores, max(map(len, scores.values())))
+    sure = estimates(scores, max(map(len, scores.values())))
     return [
         Outcome(
-            str(static("bottom-up", depth)),
+            str(static_policy("bottom", depth)),
             "depth",
             depth=depth,
             scores=tuple(s),
-            certainty=sure[depth],
+            estimate=sure[depth],
             seconds=seconds(depth),
             speedup=seconds(0) / seconds(depth),
         )
@@ -152,10 +151,10 @@ def outcomes(scores, seconds=lambda depth: 10 - depth):
 
 
 def said(found, tolerance=0.005):
-    units = max(len(outcome.scores) for outcome in found)
+    replicates = max(len(outcome.scores) for outcome in found)
     best, fast = choose(found, tolerance)
-    told = counted([Unit(seed) for seed in range(units)])
-    return " ".join(conclude(found, best, fast, counted=told, tolerance=tolerance, units=units))
+    told = counted([Replicate(seed) for seed in range(replicates)])
+    return " ".join(conclude(found, best, fast, counted=told, tolerance=tolerance, replicates=replicates))
 
 
 def test_the_fast_one_is_the_deepest_within_the_tolerance():
@@ -174,7 +173,7 @@ def test_what_was_given_up_or_failed_is_not_chosen():
     found = outcomes({0: [0.5, 0.5], 1: [0.9]})
     found = [found[0], replace(found[1], pruned=True), Outcome("bottom-up:2", "depth", depth=2, error="no memory")]
     assert [outcome.depth for outcome in choose(found, 0.005)] == [0, 0]
-    assert "1 was given up before the last of 2 seeds" in said(found)
+    assert "1 was pruned before the last of 2 seeds" in said(found)
     assert "2 failed and was not compared" in said(found)
 
 
@@ -203,12 +202,12 @@ def test_ranges(numbers, words):
 
 
 def test_units_are_named_and_counted():
-    units = units_of((0, 7), 3)
-    assert len(units) == 6
-    assert [Unit.named(str(unit)) for unit in (*units, Unit(4))] == [*units, Unit(4)]
-    assert counted(units) == "2 seeds × 3 folds"
-    assert counted(units_of((0,), 3)) == "3 folds"
-    assert counted(units_of((0, 1), None)) == "2 seeds"
+    replicates = replicates_of((0, 7), 3)
+    assert len(replicates) == 6
+    assert [Replicate.parse(str(replicate)) for replicate in (*replicates, Replicate(4))] == [*replicates, Replicate(4)]
+    assert counted(replicates) == "2 seeds × 3 folds"
+    assert counted(replicates_of((0,), 3)) == "3 folds"
+    assert counted(replicates_of((0, 1), None)) == "2 seeds"
 
 
 def test_folds_are_disjoint_whole_alike_and_leave_the_test_split_alone(texts):
@@ -260,8 +259,8 @@ def test_options_as_the_command_line_gives_them():
         ({"workers": 0}, "--workers 0"),
         ({"trials": 0}, "--trials 0"),
         ({"tolerance": -0.1}, "--tolerance -10"),
-        ({"direction": "up"}, "--direction up is unknown"),
-        ({"trials": 3, "quick": True}, "leave --quick and --depths out"),
+        ({"side": "up"}, "--side up is unknown"),
+        ({"trials": 3, "quick": True}, "omit --quick and --depths"),
         ({"pareto": True}, "give --trials as well"),
     ],
 )

@@ -19,7 +19,7 @@ def study_of(answer):
 
 def test_folds_score_every_part_and_their_runs_lie_in_folders_of_their_own(task, tmp_path):
     answer = search(task, SearchOptions(depths=(0, 3), folds=3, baselines=()), settings=SETTINGS, output=tmp_path)
-    assert answer.units == ("seed 0 fold 1", "seed 0 fold 2", "seed 0 fold 3")
+    assert answer.replicates == ("seed 0 fold 1", "seed 0 fold 2", "seed 0 fold 3")
     for fold in range(3):
         folder = StudyFolder(tmp_path / f"fold-{fold + 1}-of-3")
         run = folder.find("bottom-up:3", 0)
@@ -40,22 +40,22 @@ def test_folds_do_not_mix_with_another_number_of_folds(task, tmp_path):
         search(task, SearchOptions(depths=(0,), folds=2, baselines=()), settings=SETTINGS, output=tmp_path)
 
 
-class Made(objective.TaskBench):
+class Made(objective.TaskObjective):
     """Scores by a formula: the depth decides, the seed adds noise that all depths share; nothing is trained."""
 
     curve = staticmethod(lambda depth: 0.9 - 0.1 * depth)
 
-    def measure(self, candidate, unit, *, keep):
+    def measure(self, candidate, replicate, *, keep):
         depth = int(candidate.scenario.partition(":")[2])
-        return objective.Measurement(self.curve(depth) + 0.001 * unit.seed * (1 + depth), 10.0 - depth)
+        return objective.Measurement(self.curve(depth) + 0.001 * replicate.seed * (1 + depth), 10.0 - depth)
 
-    def test(self, candidate, unit):
+    def test(self, candidate, replicate):
         return {"macro_f1": 0.5}
 
 
 @pytest.fixture
 def made(monkeypatch):
-    monkeypatch.setattr("adaptivefreeze.search.runner.TaskBench", Made)
+    monkeypatch.setattr("adaptivefreeze.search.runner.TaskObjective", Made)
     return Made
 
 
@@ -63,7 +63,7 @@ def test_a_depth_that_is_worse_on_every_seed_is_given_up_and_without_pruning_is_
     options = SearchOptions(depths=(0, 1, 2), seeds=tuple(range(8)), baselines=())
     pruned = search(task, options, settings=SETTINGS, output=tmp_path / "pruned")
     assert [(outcome.pruned, len(outcome.scores)) for outcome in pruned.outcomes] == [(False, 8), (True, 4), (True, 4)]
-    assert "1 and 2 were given up before the last of 8 seeds" in " ".join(pruned.words)
+    assert "1 and 2 were pruned before the last of 8 seeds" in " ".join(pruned.conclusion)
     whole = search(task, replace(options, prune=False), settings=SETTINGS, output=tmp_path / "whole")
     assert [len(outcome.scores) for outcome in whole.outcomes] == [8, 8, 8]
 
@@ -73,7 +73,7 @@ def test_quick_tries_coarse_depths_and_says_what_it_left(made, task, tmp_path, m
     answer = search(task, SearchOptions(quick=True), settings=SETTINGS, output=tmp_path)
     assert [trial.params["depth"] for trial in study_of(answer).trials] == [0, 1, 3, 4]
     assert answer.best.depth == 4
-    assert "4 of 5 depths were tried" in answer.words[-1]
+    assert "4 of 5 depths were tried" in answer.conclusion[-1]
 
 
 def test_quick_goes_on_around_the_best(made, task, tmp_path, monkeypatch):
