@@ -21,7 +21,7 @@ from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.model.timeline import Change
 from adaptivefreeze.policies import is_full_fine_tuning
 from adaptivefreeze.search import DepthSearch, Outcome
-from adaptivefreeze.search.statistics import certainty
+from adaptivefreeze.search.statistics import estimates
 
 TASK = TaskRecord("ner", "towns", "f00d", 1200, ("O", "B-LOC", "I-LOC"), coverage={"words": 9000})
 MODEL = ModelRecord("tiny", blocks=4, parameters=1_000_000, fingerprint="beef")
@@ -86,14 +86,14 @@ def folder_of(path: Path, *runs: RunResult | FailedRun) -> Path:
 
 def searched(**changes: Any) -> DepthSearch:
     """The result of a search for a depth with two seeds."""
-    sure = certainty(SEARCH_SCORES, 2)
+    sure = estimates(SEARCH_SCORES, 2)
     outcomes = [
         Outcome(
             f"bottom-up:{depth}",
             "depth",
             depth=depth,
             scores=scores,
-            certainty=sure[depth],
+            estimate=sure[depth],
             seconds=100.0 - 20 * depth,
             speedup=100 / (100 - 20 * depth),
             memory=2.0**20 * (50 - depth),
@@ -102,19 +102,19 @@ def searched(**changes: Any) -> DepthSearch:
         for depth, scores in SEARCH_SCORES.items()
     ]
     beside = Outcome(
-        "top-down:2,embeddings=true", "baseline", scores=(0.6, 0.62), certainty=certainty({0: (0.6, 0.62)}, 2)[0]
+        "top-down:2,embeddings=true", "baseline", scores=(0.6, 0.62), estimate=estimates({0: (0.6, 0.62)}, 2)[0]
     )
     lost = Outcome("bottom-up:3", "depth", depth=3, error="Out of memory: <b>try less</b>.")
     found = DepthSearch(
         title="data set towns & more",
         metric="macro_f1",
-        units=("seed 0", "seed 1"),
+        replicates=("seed 0", "seed 1"),
         tolerance=0.005,
         outcomes=(*outcomes, lost),
         baselines=(replace(beside, seconds=80.0, speedup=1.25),),
         best=outcomes[1],
         fast=outcomes[1],
-        words=("The best k is 2.",),
+        conclusion=("The best k is 2.",),
         study="towns",
         storage="sqlite:///x/study.db",
     )

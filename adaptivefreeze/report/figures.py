@@ -102,7 +102,7 @@ def search_scores(summary: Summary, search: SearchDetails) -> Scores:
     """Validation score of each candidate and baseline, with 95 % intervals, against frozen blocks.
 
     The candidates of a search that sampled more than the depth stand against training time. k* and k_fast are
-    labelled. `band` is the tolerance below k*.
+    labelled. `band` is the tolerance around the score of k*, on its worse side.
     """
     by_depth = search.best.depth is not None
     points = []
@@ -123,13 +123,14 @@ def search_scores(summary: Summary, search: SearchDetails) -> Scores:
             )
     candidates = tuple(sorted((point for point in points if point.group == "candidates"), key=lambda point: point.x))
     best = next(point.score for point in points if point.name == search.best.name)
+    limit = best - search.tolerance if search.greater_is_better else best + search.tolerance
     return Scores(
         summary.subject,
         "frozen blocks" if by_depth else "training time (s)",
         f"{score_name(search.metric)} on validation examples",
         points=(*candidates, *(point for point in points if point.group == "baselines")),
         line=candidates if by_depth else (),
-        band=(best - search.tolerance, best),
+        band=(min(best, limit), max(best, limit)),
     )
 
 

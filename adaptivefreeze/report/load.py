@@ -69,16 +69,17 @@ def summarize_search(search: DepthSearch) -> Summary:
         title=f"How deep to freeze: {search.title}",
         subject=search.title,
         rows=tuple(rows.values()),
-        findings=search.words,
+        findings=search.conclusion,
         failures=tuple(f"{outcome.name}. {outcome.error}" for outcome in search.failures),
         search=SearchDetails(
             metric=search.metric,
-            units=search.units,
+            replicates=search.replicates,
             tolerance=search.tolerance,
             best=rows[search.best.name],
             fast=rows[search.fast.name],
             study=search.study,
             storage=search.storage,
+            greater_is_better=search.greater_is_better,
         ),
     )
 
@@ -91,7 +92,7 @@ def _row(search: DepthSearch, outcome: Outcome) -> Row:
         "failed": outcome.error is not None,
         "on the Pareto front": outcome.on_front and outcome.role == "sample",
     }
-    certainty = outcome.certainty
+    estimate = outcome.estimate
     return Row(
         scenario=outcome.scenario,
         role=outcome.role,
@@ -100,10 +101,10 @@ def _row(search: DepthSearch, outcome: Outcome) -> Row:
         depth=outcome.depth,
         learning_rate=outcome.learning_rate,
         scores=outcome.scores,
-        validation_score=Spread(certainty.mean, certainty.sd) if certainty else None,
-        interval_low=certainty.low if certainty else None,
-        interval_high=certainty.high if certainty else None,
-        probability_best=certainty.best if certainty else None,
+        validation_score=Spread(estimate.mean, estimate.sd) if estimate else None,
+        interval_low=estimate.low if estimate else None,
+        interval_high=estimate.high if estimate else None,
+        probability_best=estimate.best if estimate else None,
         test_score=Spread.of([outcome.test.get(search.metric)]),
         train_seconds=Spread.of([outcome.seconds]),
         speedup=Spread.of([outcome.speedup]),

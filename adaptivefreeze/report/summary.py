@@ -108,22 +108,24 @@ class SearchDetails:
     """What a report of a search needs besides its rows.
 
     Args:
-        metric: The metric on validation examples that the search maximized.
-        units: Names of the seeds or folds that every candidate is scored on.
+        metric: The metric on validation examples that the search optimized.
+        replicates: Names of the seeds or folds that every candidate is scored on.
         tolerance: Difference in score that counts as equally good.
-        best: The row of k*, the highest mean score.
+        best: The row of k*, the best mean score.
         fast: The row of k_fast, the cheapest within `tolerance` of the best.
         study: Name of the Optuna study.
         storage: URL of the Optuna storage.
+        greater_is_better: Whether the search maximized the metric.
     """
 
     metric: str
-    units: tuple[str, ...]
+    replicates: tuple[str, ...]
     tolerance: float
     best: Row
     fast: Row
     study: str
     storage: str
+    greater_is_better: bool = True
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,9 @@ def columns(summary: Summary) -> tuple[Column, ...]:
     if search is not None:
         score = score_name(search.metric)
         return (
-            _candidate("candidate" if search.best.depth is None else "depth", search.units),
+            _candidate("candidate" if search.best.depth is None else "depth", search.replicates),
             _spread(score, "validation_score", _score),
-            *(_CERTAINTY if len(search.units) > 1 else ()),
+            *(_CERTAINTY if len(search.replicates) > 1 else ()),
             train,
             speedup,
             memory,
@@ -92,7 +92,7 @@ def _spread(title: str, key: str, write: Callable[[float], str], *, over_reached
     return Column(title, cell, {key: value("mean"), f"{key}_sd": value("sd")})
 
 
-def _candidate(title: str, units: tuple[str, ...]) -> Column:
+def _candidate(title: str, replicates: tuple[str, ...]) -> Column:
     """The first column of a search; in the CSV file with the score on each seed or fold."""
 
     def score(index: int) -> Callable[[Row], object]:
@@ -104,7 +104,7 @@ def _candidate(title: str, units: tuple[str, ...]) -> Column:
         "depth": lambda row: row.depth,
         "learning_rate": lambda row: row.learning_rate,
     }
-    return Column(title, lambda row: row.label, identity | {unit: score(i) for i, unit in enumerate(units)})
+    return Column(title, lambda row: row.label, identity | {name: score(i) for i, name in enumerate(replicates)})
 
 
 _SCENARIO = Column(
@@ -186,9 +186,9 @@ def _rich_table(summary: Summary, shown: tuple[Column, ...]) -> Table:
 def caption(summary: Summary) -> str:
     """Return how to read the numbers."""
     if summary.search is not None:
-        metric, units = score_name(summary.search.metric), summary.search.units
-        several = len(units) > 1
-        over = f"mean ± standard deviation over {', '.join(units)}" if several else units[0]
+        metric, replicates = score_name(summary.search.metric), summary.search.replicates
+        several = len(replicates) > 1
+        over = f"mean ± standard deviation over {', '.join(replicates)}" if several else replicates[0]
         certain = " 95 % interval and P(best): paired bootstrap." if several else ""
         return (
             f"{metric[0].upper()}{metric[1:]} on validation examples, {over}.{certain} Train s: time in training "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import Trial
 
-from ..policies import POLICIES, BottomUp, Policy, TopDown
+from ..policies import BottomUp, Policy, TopDown, registered_policies
 from .objective import Candidate, Replicate
 from .options import SIDES
 from .trials import DEPTH, SAMPLE, PlannedTrial
@@ -136,7 +136,7 @@ def depth_trial(depth: int, side: str, blocks: int, replicates: Sequence[Replica
 
 def sampled_policies() -> dict[str, type[Policy]]:
     """Return the policies of a sampled search by name: the registered ones with a `suggest` of their own."""
-    own = {policy.name: policy for policy in POLICIES if "suggest" in vars(policy)}
+    own = {policy.name: policy for policy in registered_policies() if "suggest" in vars(policy)}
     return {STATIC: BottomUp, **{name: policy for name, policy in own.items() if policy not in (BottomUp, TopDown)}}
 
 

@@ -14,7 +14,7 @@ from optuna.trial import Trial
 
 from ..comparison.scenarios import expand
 from ..errors import RequestError, StudyFailed
-from ..policies import Policy, is_full_fine_tuning
+from ..policies import is_full_fine_tuning
 from .objective import Candidate, Objective, Replicate, TrialFailed, replicates_of
 from .options import SearchOptions
 from .result import Outcome, choose, outcomes_of
@@ -130,15 +130,13 @@ class Worker:
 
     def _choose_baselines(self) -> list[Candidate]:
         """The baselines without those that are depths of the search."""
-        blocks, policies = self.objective.depth, list[Policy]()
-        for item in self.options.compared_with:
-            policies += [item] if isinstance(item, Policy) else expand([item], blocks)
-        unique = {str(policy): policy for policy in policies}
-        full = 0 in self.plan.depths
+        given, full = self.options.compared_with, 0 in self.plan.depths
+        candidates = [Candidate(policy) for policy in (expand(given, self.objective.depth) if given else ())]
         return [
-            Candidate(policy)
-            for name, policy in unique.items()
-            if name not in self._searched and not (full and is_full_fine_tuning(policy, self.objective.stack))
+            candidate
+            for candidate in candidates
+            if candidate.scenario not in self._searched
+            and not (full and is_full_fine_tuning(candidate.policy, self.objective.stack))
         ]
 
     def _plan_depths(self) -> list[PlannedTrial]:

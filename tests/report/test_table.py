@@ -92,7 +92,7 @@ def test_the_table_of_a_search_has_a_row_per_candidate_and_says_what_was_chosen(
 
 
 def test_with_one_seed_there_are_no_columns_of_certainty():
-    one = summarize_search(searched(units=("seed 0",)))
+    one = summarize_search(searched(replicates=("seed 0",)))
     assert "interval" not in markdown(one)
     assert "bootstrap" not in caption(one)
 
