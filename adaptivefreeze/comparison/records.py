@@ -25,7 +25,7 @@ def task_record(task: Task) -> TaskRecord:
         labels=tuple(task.labels),
         coverage={
             **asdict(task.coverage),
-            "pieces_per_word": task.coverage.pieces_per_word,
+            "subwords_per_word": task.coverage.subwords_per_word,
             "unknown_word_share": task.coverage.unknown_word_share,
         },
         warnings=tuple(task.warnings),

@@ -1,4 +1,4 @@
-"""Tasks: data sets, tokenising, metrics and models, ready to train."""
+"""Data sets, tokenization, metrics and models, combined into tasks that are ready to train."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ from .task import Task
 from .tokenization import Coverage
 
 METRIC = Path(__file__).parent / "metric"
-"""The folder that ``evaluate.load`` takes: the scores of a task, for anybody."""
+"""Path of the metric for `evaluate.load`: the scores of a task."""
 
 __all__ = ["DEMO", "METRIC", "Coverage", "DemoSettings", "Task", "load_task"]

@@ -1,4 +1,4 @@
-"""Reads CoNLL column files: the token first, its IOB tag last, a blank line between sentences."""
+"""CoNLL column files: a token and its IOB tag in the first and last column, a blank line between sentences."""
 
 from pathlib import Path
 
@@ -10,16 +10,19 @@ _DOCUMENT_START = "-DOCSTART-"
 
 
 def read_conll(path: Path) -> TaggedSentences:
-    """The sentences of one file, tags as they stand there (IOB1 or IOB2); ``-DOCSTART-`` lines are ignored.
+    """Read the sentences of one file, with the tags as they are written (IOB1 or IOB2).
 
-    Columns are divided by tabs where a line has one, else by spaces. Raises RequestError, with file and line
-    number, for a line of another number of columns than the first one, and for a tag that is not IOB.
+    Columns are separated by tabs if a line has one, otherwise by spaces. `-DOCSTART-` lines are ignored.
+
+    Raises:
+        RequestError: A line has another number of columns than the first line, or its tag is not IOB. The message
+            names the file and the line.
     """
     words: list[list[str]] = []
     tags: list[list[str]] = []
     columns = 0
-    between = True  # between sentences: the next token begins one
-    # Only line feeds end a line: a word may hold one of the other separators that str.splitlines() knows.
+    between = True  # between sentences, so that the next token begins one
+    # Not str.splitlines(): a word may contain one of its other separators.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         line = line.rstrip("\r")
         if not line.strip():
@@ -34,7 +37,7 @@ def read_conll(path: Path) -> TaggedSentences:
         if len(fields) < 2 or len(fields) != columns:
             raise RequestError(
                 f"{path}, line {number}: {line!r} has {len(fields)} columns instead of {max(columns, 2)}; "
-                "each line is a token first and its tag last, with a blank line between sentences."
+                "a line begins with a token and ends with its tag, and a blank line separates sentences."
             )
         if not is_iob(fields[-1]):
             raise RequestError(

@@ -1,4 +1,4 @@
-"""A data set before it is tokenised: tagged sentences or labelled texts in three splits, and their labels."""
+"""A data set before tokenization: tagged sentences or labelled texts in three splits, and their labels."""
 
 import random
 import re
@@ -14,13 +14,18 @@ SPLITS = ("train", "validation", "test")
 OUTSIDE = "O"
 
 _IOB = re.compile(r"O|[BI]-.+")
-# Fixed, so that "the first N training examples" are the same ones in every study.
+# Fixed, so that the first N training examples are the same in every study.
 _SHUFFLE_SEED = 0
 
 
 @dataclass(frozen=True)
 class TaggedSentences:
-    """Sentences for NER: ``tags[i][j]`` is the IOB tag of ``words[i][j]``."""
+    """Sentences for NER.
+
+    Attributes:
+        words: The words of each sentence.
+        tags: `tags[i][j]` is the IOB tag of `words[i][j]`.
+    """
 
     words: Sequence[Sequence[str]]
     tags: Sequence[Sequence[str]]
@@ -29,15 +34,22 @@ class TaggedSentences:
         return len(self.words)
 
     def first(self, count: int | None) -> "TaggedSentences":
+        """Return the first `count` sentences, all of them for None."""
         return TaggedSentences(self.words[:count], self.tags[:count])
 
     def labels(self) -> set[str]:
+        """Return the tags that occur."""
         return {tag for tags in self.tags for tag in tags}
 
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts for classification: ``classes[i]`` is the class of ``texts[i]``."""
+    """Texts for classification.
+
+    Attributes:
+        texts: The texts.
+        classes: `classes[i]` is the class of `texts[i]`.
+    """
 
     texts: Sequence[str]
     classes: Sequence[str]
@@ -46,19 +58,25 @@ class LabelledTexts:
         return len(self.texts)
 
     def first(self, count: int | None) -> "LabelledTexts":
+        """Return the first `count` texts, all of them for None."""
         return LabelledTexts(self.texts[:count], self.classes[:count])
 
     def labels(self) -> set[str]:
+        """Return the classes that occur."""
         return set(self.classes)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Three splits of one kind.
+    """A data set in three splits.
 
-    ``labels`` are those of all splits together: for NER ``O``, then ``B-`` and ``I-`` of each class in
-    alphabetical order; for classification in the data set's own order, else by number or alphabet.
-    ``notes`` say in sentences what was changed while reading.
+    Attributes:
+        kind: `ner` or `classification`.
+        name: The name of the data set.
+        train, validation, test: The splits.
+        labels: The labels of all splits together. For NER `O`, then `B-` and `I-` of each class in alphabetical order;
+            for classification in the order of the data set if it has one, otherwise in numerical or alphabetical order.
+        notes: Sentences that say what was changed while reading.
     """
 
     kind: Kind
@@ -71,15 +89,16 @@ class Corpus:
 
 
 def is_iob(tag: str) -> bool:
-    """Whether ``tag`` is ``O``, ``B-CLASS`` or ``I-CLASS``."""
+    """Return whether `tag` is `O`, `B-CLASS` or `I-CLASS`."""
     return _IOB.fullmatch(tag) is not None
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
-    """The IOB2 spelling of one sentence's IOB1 or IOB2 tags: every entity begins with ``B-``.
+    """Convert the IOB1 or IOB2 tags of one sentence to IOB2, in which every entity begins with `B-`.
 
-    >>> to_iob2(["I-PER", "I-PER", "O", "I-LOC", "B-LOC"])
-    ['B-PER', 'I-PER', 'O', 'B-LOC', 'B-LOC']
+    Example:
+        >>> to_iob2(["I-PER", "I-PER", "O", "I-LOC", "B-LOC"])
+        ['B-PER', 'I-PER', 'O', 'B-LOC', 'B-LOC']
     """
     converted = []
     before = OUTSIDE
@@ -91,9 +110,10 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 def tagged_corpus(name: str, splits: Mapping[str, TaggedSentences]) -> Corpus:
-    """A NER corpus with all tags in IOB2; sentences without words are left out.
+    """Build a NER corpus with all tags in IOB2, without empty sentences.
 
-    Raises RequestError where a split has no sentence, or no split has an entity.
+    Raises:
+        RequestError: A split has no sentence, or no split has an entity.
     """
     begun = empty = 0
     ready: dict[str, TaggedSentences] = {}
@@ -111,40 +131,50 @@ def tagged_corpus(name: str, splits: Mapping[str, TaggedSentences]) -> Corpus:
         _refuse_empty(name, split, ready[split])
     seen = set().union(*(ready[split].labels() for split in SPLITS)) - {OUTSIDE}
     if not seen:
-        raise RequestError(f"{name} has no entity: every tag is O; NER needs B-CLASS and I-CLASS tags as well.")
+        raise RequestError(f"{name} has no entity: every tag is O; NER needs B-CLASS and I-CLASS tags too.")
     notes = []
     if begun:
-        notes.append(f"{begun:,} entities of {name} began with I-: read as IOB1 and rewritten as IOB2.")
+        notes.append(f"{begun:,} entities of {name} began with I-: the tags were read as IOB1 and converted to IOB2.")
     if empty:
-        notes.append(f"{empty:,} sentences of {name} have no words and are left out.")
+        notes.append(f"{empty:,} sentences of {name} have no words and were left out.")
     labels = (OUTSIDE, *sorted(seen, key=lambda tag: (tag[2:], tag[0])))
     return Corpus("ner", name, **ready, labels=labels, notes=tuple(notes))
 
 
 def labelled_corpus(name: str, splits: Mapping[str, LabelledTexts], order: Sequence[str] | None = None) -> Corpus:
-    """A classification corpus; ``order`` is the data set's own order of classes, where it has one.
+    """Build a classification corpus.
 
-    The training texts are shuffled, always the same way: files sorted by class are common, and the first N
-    of them would be of one class. Raises RequestError for an empty split or a single class.
+    The training texts are shuffled with a fixed seed: in a file that is sorted by class, the first N texts would all
+    have the same class.
+
+    Args:
+        name: The name of the data set.
+        splits: The texts of each split.
+        order: The order of the classes, if the data set defines one.
+
+    Raises:
+        RequestError: A split is empty, or there is only one class.
     """
     for split in SPLITS:
         _refuse_empty(name, split, splits[split])
     seen = set().union(*(splits[split].labels() for split in SPLITS))
     if len(seen) < 2:
-        raise RequestError(f"{name} has the one class {seen.pop()!r}; classification needs two or more.")
+        raise RequestError(f"{name} has only the class {seen.pop()!r}; classification needs at least two.")
     train = splits["train"]
-    turn = list(range(len(train)))
-    random.Random(_SHUFFLE_SEED).shuffle(turn)
-    shuffled = LabelledTexts([train.texts[i] for i in turn], [train.classes[i] for i in turn])
+    rows = list(range(len(train)))
+    random.Random(_SHUFFLE_SEED).shuffle(rows)
+    shuffled = LabelledTexts([train.texts[i] for i in rows], [train.classes[i] for i in rows])
     labels = tuple(label for label in order if label in seen) if order else _sorted_classes(seen)
     return Corpus("classification", name, shuffled, splits["validation"], splits["test"], labels)
 
 
 def _refuse_empty(name: str, split: str, examples: TaggedSentences | LabelledTexts) -> None:
+    """Raise `RequestError` if a split has no examples."""
     if not len(examples):
-        raise RequestError(f"The {split} split of {name} is empty; it needs one example at least.")
+        raise RequestError(f"The {split} split of {name} is empty; it needs at least one example.")
 
 
 def _sorted_classes(classes: set[str]) -> tuple[str, ...]:
+    """Classes in numerical order if all are integers, otherwise in alphabetical order."""
     numbers = all(re.fullmatch(r"-?\d+", label) for label in classes)
     return tuple(sorted(classes, key=int) if numbers else sorted(classes))

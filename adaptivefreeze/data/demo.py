@@ -1,8 +1,8 @@
-"""The embedded corpus: English sentences for NER, made from ``demo.toml`` by a seed, the same on every machine.
+"""The embedded corpus: English sentences for NER, generated from `demo.toml`, identical on every machine.
 
-Its four classes (PER, ORG, LOC, PRODUCT) share most of their names, many of which are common words too, so that
-the sentence decides; no name of one split occurs in another, and validation and test hold turns of phrase that
-training never shows. A frozen encoder cannot do well on it.
+The four classes (PER, ORG, LOC, PRODUCT) share most of their names, and many names are also common words, so the class
+depends on the sentence. No name occurs in two splits, and validation and test contain phrases that the training split
+does not. A frozen encoder scores low on it.
 """
 
 import random
@@ -18,7 +18,7 @@ from .corpus import OUTSIDE, Corpus, TaggedSentences, tagged_corpus
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo is trained with, so that the trade-off shows within minutes on two cores."""
+    """Default training settings of the demo, with which the trade-off shows within minutes on two cores."""
 
     epochs: int = 3
     batch_size: int = 32
@@ -28,17 +28,17 @@ class DemoSettings:
 
 DEMO = DemoSettings()
 
-# Names of a class beside the shared and the everyday ones, and how often a name is one of those two.
+# The list of names that is specific to each class, and the probability of a shared or an everyday name instead.
 _TYPICAL = {"PER": "surname", "ORG": "company", "LOC": "place", "PRODUCT": "device"}
 _SHARED, _EVERYDAY = 0.45, 0.2
-# How often a sentence is made of a clause, and that of an opening first; how often it is in lower case.
+# The probability that a sentence is built from a clause, that an opening precedes the clause, and of lower case.
 _CLAUSE, _OPENING, _LOWER = 0.6, 0.7, 0.08
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
 class _Split:
-    """``names``: from where to where it takes each list of names; ``unseen``: its share of new phrases."""
+    """Number of sentences, the range of each list of names (as fractions), and the share of unseen phrases."""
 
     sentences: int
     names: tuple[float, float]
@@ -53,7 +53,7 @@ _SPLITS = {
 
 
 def demo_corpus(seed: int = 0) -> Corpus:
-    """480 training, 200 validation and 300 test sentences of about ten words; equal seeds give equal corpora."""
+    """Generate 480 training, 200 validation and 300 test sentences of about ten words; equal for equal seeds."""
     source = tomllib.loads(files("adaptivefreeze.data").joinpath("demo.toml").read_text(encoding="utf-8"))
     splits = {}
     for name, split in _SPLITS.items():
@@ -72,7 +72,7 @@ def _part(names: Sequence[str], share: tuple[float, float], seed: str) -> list[s
 
 
 class _Writer:
-    """Writes the sentences of one split."""
+    """Generates the sentences of one split."""
 
     def __init__(
         self, source: Mapping[str, Any], names: Mapping[str, Sequence[str]], unseen: float, rng: random.Random
@@ -83,7 +83,7 @@ class _Writer:
         self._rng = rng
 
     def sentence(self) -> tuple[list[str], list[str]]:
-        """The words of one sentence and their tags."""
+        """Return the words of one sentence and their tags."""
         words, tags = [], []
         for token in self._template().split():
             slot = _SLOT.fullmatch(token)
@@ -111,12 +111,12 @@ class _Writer:
 
     def _entity(self, entity: str) -> str:
         shape = self._rng.choice(self._source["shapes"][entity])
-        return _SLOT.sub(lambda slot: self._piece(slot[1], entity), shape)
+        return _SLOT.sub(lambda slot: self._filling(slot[1], entity), shape)
 
-    def _piece(self, piece: str, entity: str) -> str:
-        if piece == "number":
+    def _filling(self, slot: str, entity: str) -> str:
+        if slot == "number":
             return str(self._rng.randint(2, 9))
-        if piece == "name":
+        if slot == "name":
             roll = self._rng.random()
-            piece = "shared" if roll < _SHARED else "everyday" if roll < _SHARED + _EVERYDAY else _TYPICAL[entity]
-        return self._rng.choice(self._names[piece])
+            slot = "shared" if roll < _SHARED else "everyday" if roll < _SHARED + _EVERYDAY else _TYPICAL[entity]
+        return self._rng.choice(self._names[slot])

@@ -1,4 +1,4 @@
-"""Reads a data set from the hub, through ``datasets``: its splits, and which columns hold what."""
+"""Data sets from the Hugging Face hub: their splits, and which columns contain the examples and labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from .corpus import (
 from .tables import class_name
 
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
-# Names to prefer where several columns are of the right type, in this order.
+# Preferred names if several columns have the right type, in this order.
 _WORDS = ("tokens", "words")
 _TAGS = ("ner_tags", "tags", "labels")
 _TEXT = ("text", "sentence", "content")
@@ -32,16 +32,25 @@ def read_hub(
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Corpus:
-    """The corpus called ``name`` on the hub; ``name:config`` picks one of its configurations.
+    """Load a corpus from the hub.
 
-    Columns are found by their type (a list of strings and a list of tags: NER; a string and a class:
-    classification), by the usual names where several would do, or named. Raises RequestError where the hub
-    cannot be reached or has no such set, for a missing split, for columns that cannot be told apart, and for
-    tags or classes that are missing or of another scheme.
+    The columns are found by type: a list of strings and a list of tags for NER, a string and a class for
+    classification. If several columns have the right type, one with a usual name is chosen.
+
+    Args:
+        name: The name of the data set; `name:config` selects one of its configurations.
+        kind: The kind of task; None infers it from the columns.
+        revision: The revision on the hub.
+        text_column: The column of the words or texts.
+        label_column: The column of the tags or classes.
+
+    Raises:
+        RequestError: The hub cannot be reached or has no such data set, a split is missing, a column is missing or
+            ambiguous, or a label is missing or not IOB.
     """
     splits = _load(name, revision)
     features = splits["train"].features
-    kind = kind or _guess_kind(name, features, text_column, label_column)
+    kind = kind or _infer_kind(name, features, text_column, label_column)
     if kind == "ner":
         text = _column(name, features, text_column, _is_words, _WORDS, "words (lists of strings)", "text")
         tags = _column(name, features, label_column, _is_tags, _TAGS, "tags (lists of labels)", "label", (text,))
@@ -56,6 +65,7 @@ def read_hub(
 
 
 def _load(name: str, revision: str | None) -> dict[str, Any]:
+    """Load the splits, by our names for them."""
     import datasets
 
     path, _, config = name.partition(":")
@@ -63,18 +73,18 @@ def _load(name: str, revision: str | None) -> dict[str, Any]:
         found = datasets.load_dataset(path, config or None, revision=revision)
     except FileNotFoundError:
         raise RequestError(
-            f"{path} is neither a folder here nor a data set that the hub shows; check the name"
-            f"{' and the revision' if revision else ''}, or log in if it is private."
+            f"{path} is neither a local folder nor a visible data set on the hub; check the name"
+            f"{' and the revision' if revision else ''}, or log in if the data set is private."
         ) from None
     except ConnectionError:
         raise RequestError(
-            f"{path} is not a folder here, and the hub cannot be reached; give a folder, or connect and try again."
+            f"{path} is not a local folder, and the hub cannot be reached; pass a folder, or try again online."
         ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if "scripts are no longer supported" in str(error):
             raise RequestError(
-                f"{path} is a script, which is not run; the hub's own copy of its data may be had "
-                "with the revision refs/convert/parquet."
+                f"{path} is defined by a script, and scripts are not run; the hub may provide its data "
+                "under the revision refs/convert/parquet."
             ) from None
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise RequestError(f"The hub data set {name} could not be loaded: {reason}.") from None
@@ -90,7 +100,8 @@ def _load(name: str, revision: str | None) -> dict[str, Any]:
     return splits
 
 
-def _guess_kind(name: str, features: Mapping[str, Any], text: str | None, label: str | None) -> Kind:
+def _infer_kind(name: str, features: Mapping[str, Any], text: str | None, label: str | None) -> Kind:
+    """The kind of task that the types of the columns allow."""
     if text is not None and text in features:
         return "ner" if _is_words(features[text]) else "classification"
     if label is not None and label in features:
@@ -101,7 +112,7 @@ def _guess_kind(name: str, features: Mapping[str, Any], text: str | None, label:
         return "classification"
     raise RequestError(
         f"{name} has neither words with tags nor texts with classes (its columns: {', '.join(features)}); "
-        "take another data set, or save it as a folder."
+        "choose another data set, or save it as a folder."
     )
 
 
@@ -115,11 +126,12 @@ def _column(
     option: str,
     taken: Sequence[str] = (),
 ) -> str:
+    """The column that was asked for, or else the only one of a fitting type, or the first with a usual name."""
     if asked is not None:
         if asked not in features or not fits(features[asked]):
-            state = "holds no such thing" if asked in features else "is not there"
+            state = "has another type" if asked in features else "does not exist"
             raise RequestError(
-                f"The {option} column of {name} should hold {what}, but {asked!r} {state}; "
+                f"The {option} column of {name} should contain {what}, but {asked!r} {state}; "
                 f"its columns are {', '.join(features)}."
             )
         return asked
@@ -131,7 +143,7 @@ def _column(
         return candidates[0]
     raise RequestError(
         f"{name} has {len(candidates) or 'no'} columns with {what} ({', '.join(candidates or features)}); "
-        f"name the {option} column."
+        f"choose one with --{option}-column."
     )
 
 
@@ -140,7 +152,7 @@ def _is_text(feature: Any) -> bool:
 
 
 def _is_class(feature: Any) -> bool:
-    # ClassLabel is an int64 too.
+    # ClassLabel has dtype int64.
     return _is_text(feature) or str(getattr(feature, "dtype", "")).startswith(("int", "uint", "bool"))
 
 
@@ -153,11 +165,12 @@ def _is_tags(feature: Any) -> bool:
 
 
 def _item(feature: Any) -> Any:
-    """What a list feature holds (``List``, ``LargeList``), or None for one that is no list."""
+    """The type of the items of a list feature (`List`, `LargeList`), None for other features."""
     return getattr(feature, "feature", None)
 
 
 def _sentences(where: str, rows: Any, text: str, label: str) -> TaggedSentences:
+    """The sentences of one split, with tags as text."""
     words, given = rows.with_format(None)[text][:], rows.with_format(None)[label][:]
     names = getattr(_item(rows.features[label]), "names", None)
     tags = []
@@ -167,19 +180,20 @@ def _sentences(where: str, rows: Any, text: str, label: str) -> TaggedSentences:
         if None in sentence or len(sentence) != len(marks):
             raise RequestError(
                 f"Example {number} of {where} has {len(sentence)} words and {len(marks)} tags; "
-                "each word needs one tag and a text."
+                "every word must be a string and have one tag."
             )
         tags.append([_named(mark, names, f"Example {number} of {where}: the tag") for mark in marks])
         for tag in tags[-1]:
             if not is_iob(tag):
                 raise RequestError(
                     f"Example {number} of {where}: the tag {tag!r} is not IOB; it should be O, B-CLASS or I-CLASS "
-                    "(another label column may hold such tags)."
+                    "(another label column may contain such tags)."
                 )
     return TaggedSentences(words, tags)
 
 
 def _texts(where: str, rows: Any, text: str, label: str) -> LabelledTexts:
+    """The texts of one split, with classes as text."""
     texts, given = rows.with_format(None)[text][:], rows.with_format(None)[label][:]
     names = getattr(rows.features[label], "names", None)
     if None in texts:
@@ -191,9 +205,9 @@ def _texts(where: str, rows: Any, text: str, label: str) -> LabelledTexts:
 
 
 def _named(mark: object, names: Sequence[str] | None, where: str) -> str:
-    """A label as text; the hub writes -1 for the labels that a test split withholds."""
+    """A label as text. Data sets on the hub use -1 for withheld labels of a test split."""
     if names is not None and isinstance(mark, int):
         if not 0 <= mark < len(names):
-            raise RequestError(f"{where} is {mark}, which stands for no label; take a split whose labels are public.")
+            raise RequestError(f"{where} is {mark}, which is not a label; choose a data set whose labels are public.")
         return names[mark]
     return class_name(mark, where)

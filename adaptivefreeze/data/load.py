@@ -1,4 +1,4 @@
-"""Puts a task together: data set, tokenizer and model source into one Task."""
+"""`load_task`: combine a data set, a tokenizer and the source of a model into a `Task`."""
 
 import hashlib
 import json
@@ -10,13 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import RequestError
 from .corpus import KINDS, SPLITS, Corpus, Kind, LabelledTexts, TaggedSentences
 from .demo import demo_corpus
-from .encode import Encoded, encode_sentences, encode_texts
 from .hub import read_hub
 from .local import read_folder
 from .location import local_folder
 from .models import DEMO, check_max_length, find_model, load_tokenizer
 from .task import Task
-from .tokenization import Coverage
+from .tokenization import Coverage, Encoded, encode_sentences, encode_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,23 +33,41 @@ def load_task(
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Task:
-    """Reads and tokenises a data set for a model.
+    """Load a data set and tokenize it for a model. The weights are loaded later, by `Task.new_model`.
 
-    - ``dataset``: ``demo`` (the embedded corpus), a folder (CoNLL columns, or tables with text and label), or a
-      hub name, of which ``revision`` picks the version and ``name:config`` the configuration
-    - ``model``: ``demo`` (the encoder of the ``demo`` extra), a folder, or a hub name
-    - ``kind``: guessed from the data set where it is None
-    - ``max_length``: tokens, special ones included, beyond which an example is cut
-    - ``limit``: use the first so many training examples (training *texts* are shuffled before, always alike)
-    - ``text_column``, ``label_column``: where the usual names and types do not tell
+    Args:
+        dataset: `demo` (the embedded corpus), a folder (CoNLL columns, or tables with text and label), or the name of
+            a data set on the hub, where `name:config` selects a configuration.
+        model: `demo` (the encoder of the `demo` extra), a folder, or the name of a model on the hub.
+        kind: `ner` or `classification`; None infers it from the data set.
+        max_length: Maximum length of an example in tokens, including special tokens; longer ones are truncated.
+        pad_to_max_length: Pad every example to `max_length` instead of to the longest of its batch.
+        limit: Use only the first `limit` training examples. Texts for classification are shuffled before, with a
+            fixed seed.
+        revision: The revision of a data set on the hub.
+        text_column: The column of the words or texts, if the usual names and types are ambiguous.
+        label_column: The column of the tags or classes, likewise.
 
-    Raises RequestError for whatever is wrong with the request or the data. Weights are not read yet: see
-    ``Task.new_model``.
+    Returns:
+        The task, with its examples in memory.
+
+    Raises:
+        RequestError: The request or the data is invalid.
+
+    Example:
+        >>> task = load_task("data/conll2003", model="bert-base-cased", limit=1000)
+        >>> trainer = Trainer(
+        ...     model=task.new_model(seed=0),
+        ...     train_dataset=task.train,
+        ...     eval_dataset=task.validation,
+        ...     data_collator=task.collator(),
+        ...     compute_metrics=task.compute_metrics,
+        ... )
     """
     if kind is not None and kind not in KINDS:
-        raise RequestError(f"{kind!r} is no kind of task; it should be {' or '.join(KINDS)}.")
+        raise RequestError(f"{kind!r} is not a kind of task; it should be {' or '.join(KINDS)}.")
     if limit is not None and limit < 1:
-        raise RequestError(f"The limit is {limit}; it should be 1 training example or more.")
+        raise RequestError(f"The limit is {limit}; it should be at least 1 training example.")
     corpus = _read(dataset, kind, revision, text_column, label_column)
     source = find_model(model, corpus.kind)
     tokenizer = load_tokenizer(source, corpus.kind)
@@ -70,7 +87,7 @@ def load_task(
         warnings=(
             *corpus.notes,
             *coverage.warnings(corpus.kind, max_length),
-            *_never_shown(corpus.labels, splits["train"]),
+            *_labels_not_trained(corpus.labels, splits["train"]),
         ),
         max_length=max_length,
         pad_to_max_length=pad_to_max_length,
@@ -81,12 +98,13 @@ def load_task(
 def _read(
     dataset: str, kind: Kind | None, revision: str | None, text_column: str | None, label_column: str | None
 ) -> Corpus:
+    """Read the data set from the package, a folder or the hub."""
     folder = None if dataset == DEMO else local_folder(dataset, "train, validation and test")
     if (dataset == DEMO or folder) and revision is not None:
-        raise RequestError(f"{dataset} is not from the hub and has no revision {revision!r}; leave the revision out.")
+        raise RequestError(f"{dataset} is not on the hub and has no revision {revision!r}; omit the revision.")
     if dataset == DEMO:
         if kind == "classification" or text_column or label_column:
-            raise RequestError("The demo data set is for NER and has no columns to choose; leave these options out.")
+            raise RequestError("The demo data set is for NER and has no columns to choose; omit these options.")
         return demo_corpus()
     if folder:
         return read_folder(folder, kind=kind, text_column=text_column, label_column=label_column)
@@ -99,6 +117,7 @@ def _encode(
     labels: tuple[str, ...],
     max_length: int,
 ) -> Encoded:
+    """Tokenize one split."""
     label_ids = {label: index for index, label in enumerate(labels)}
     if isinstance(examples, TaggedSentences):
         return encode_sentences(tokenizer, examples, label_ids, max_length)
@@ -108,17 +127,18 @@ def _encode(
 def _dataset(encoded: Encoded) -> "Dataset":
     from datasets import Dataset
 
-    return Dataset.from_dict(dict(encoded.columns))  # in memory: nothing is cached on disk
+    return Dataset.from_dict(dict(encoded.columns))  # in memory, with no cache on disk
 
 
-def _never_shown(labels: tuple[str, ...], train: TaggedSentences | LabelledTexts) -> tuple[str, ...]:
-    shown = train.labels()
-    missing = [label for label in labels if label not in shown]
+def _labels_not_trained(labels: tuple[str, ...], train: TaggedSentences | LabelledTexts) -> tuple[str, ...]:
+    """A warning about labels that do not occur in the training examples, if there are any."""
+    present = train.labels()
+    missing = [label for label in labels if label not in present]
     if not missing:
         return ()
     return (
-        f"The {len(train):,} training examples in use never show {', '.join(missing)} "
-        f"({len(missing)} of {len(labels)} labels), which therefore cannot be learned.",
+        f"The {len(train):,} training examples in use do not contain {', '.join(missing)} "
+        f"({len(missing)} of {len(labels)} labels), so these cannot be learned.",
     )
 
 
@@ -129,7 +149,7 @@ def _fingerprint(
     max_length: int,
     pad_to_max_length: bool,
 ) -> str:
-    """Token ids stand for the tokenizer: what else it could do with other texts does not matter here."""
+    """Digest of everything that is trained on or scored. The token ids represent the tokenizer."""
     digest = hashlib.sha256()
 
     def add(value: object) -> None:

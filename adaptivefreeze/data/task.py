@@ -1,4 +1,4 @@
-"""A task: what is trained on what, ready for a Trainer, and how the result is scored."""
+"""`Task`: a tokenized data set and the source of a model, ready for a Trainer, with its scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,9 @@ from transformers import (
 )
 
 from .corpus import Kind
-from .encode import IGNORED
 from .metric.scores import class_scores, tag_scores
 from .models import ModelSource, build_model
-from .tokenization import Coverage
+from .tokenization import IGNORED, Coverage
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,16 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One data set, tokenised for one model; ``load_task`` makes it.
+    """One data set, tokenized for one model; created by `load_task`.
 
-    - ``dataset``: the folder's or the hub's name, or ``demo``
-    - ``fingerprint``: sha256 of what is trained on and scored: the examples in use of all splits, their token
-      ids, the labels, the max length and the padding; equal in every process
-    - ``labels``: of all splits together; a label's place is its id
-    - ``train``, ``validation``, ``test``: ``input_ids``, ``attention_mask``, maybe ``token_type_ids`` (lists of
-      one int a token), and ``labels`` (for NER an id a token, -100 where none counts; else one id)
-    - ``coverage``: how the tokenizer copes, counted over all three splits
-    - ``warnings``: sentences that a reader of the results must see
+    Attributes:
+        kind: `ner` or `classification`.
+        dataset: The name of the folder or of the data set on the hub, or `demo`.
+        fingerprint: SHA-256 of everything that is trained on or scored: the examples in use, their token ids, the
+            labels, the maximum length and the padding. It is the same in every process.
+        labels: The labels of all splits together; the index of a label is its id.
+        train, validation, test: The splits, with the columns `input_ids`, `attention_mask`, `token_type_ids` if the
+            tokenizer has them (one integer per token), and `labels` (one id per token for NER, -100 where no label
+            counts; one id per text otherwise).
+        tokenizer: The tokenizer of the model.
+        coverage: How well the tokenizer covers the three splits.
+        warnings: Sentences that a reader of the results must know.
+        max_length: Maximum length of an example in tokens.
+        pad_to_max_length: Whether every example is padded to `max_length`.
+        source: The source of the model.
     """
 
     kind: Kind
@@ -53,23 +59,30 @@ class Task:
 
     @property
     def model(self) -> str:
-        """The model as it was asked for: hub id, folder or ``demo``."""
+        """The model as requested: hub name, folder or `demo`."""
         return self.source.name
 
     @property
     def train_examples(self) -> int:
+        """Number of training examples."""
         return len(self.train)
 
     def new_model(self, seed: int) -> PreTrainedModel:
-        """The pretrained model with a head for ``labels``, initialised under ``seed``; bit-identical each time.
+        """Load the pretrained model with a new head for `labels`.
 
-        Leaves the caller's random state as it was. Raises RequestError where the weights cannot be loaded.
+        Equal seeds give bit-identical models, and the caller's random state is preserved.
+
+        Args:
+            seed: The seed of the head.
+
+        Raises:
+            RequestError: The weights cannot be loaded.
         """
         pad = self.tokenizer.pad_token_id
         return build_model(self.source, self.kind, self.labels, pad_token_id=pad, seed=seed)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], Any]:
-        """Pads a batch to its longest example, or to ``max_length`` where ``pad_to_max_length``."""
+        """Return a collator that pads a batch to its longest example, or to `max_length` if `pad_to_max_length`."""
         collate = DataCollatorForTokenClassification if self.kind == "ner" else DataCollatorWithPadding
         padding = "max_length" if self.pad_to_max_length else "longest"
         padder: Callable[[list[dict[str, Any]]], Any] = collate(
@@ -78,13 +91,18 @@ class Task:
         return padder
 
     def score(self, predictions: Any, label_ids: Any) -> dict[str, Any]:
-        """``accuracy``, ``macro_f1``, ``weighted_f1``, ``entity_f1`` (None for classification), ``per_class``.
+        """Score predictions.
 
-        ``predictions`` are logits, ``(examples, tokens, labels)`` or ``(examples, labels)``, or the ids of the
-        likeliest labels, without the last axis; ``label_ids`` have the shape of those ids, -100 where none counts.
-        What each score means is written in ``metric.scores``.
+        Args:
+            predictions: Logits of shape `(examples, tokens, labels)` or `(examples, labels)`, or label ids without the
+                last axis. Of a tuple, the first item is used.
+            label_ids: The correct label ids, -100 where no label counts.
+
+        Returns:
+            `accuracy`, `macro_f1`, `weighted_f1`, `entity_f1` (None for classification) and `per_class`, as defined in
+            `metric.scores`.
         """
-        # Some models return more than logits; those come first.
+        # Some models return further outputs after the logits.
         predicted = np.asarray(predictions[0] if isinstance(predictions, tuple) else predictions)
         expected = np.asarray(label_ids)
         if predicted.ndim > expected.ndim:
@@ -99,6 +117,6 @@ class Task:
         )
 
     def compute_metrics(self, evaluated: EvalPrediction) -> dict[str, float]:
-        """The scores that are one number each, for ``Trainer(compute_metrics=...)``, which logs them as ``eval_*``."""
+        """Return the scores that are single numbers; pass this method to `Trainer(compute_metrics=...)`."""
         scores = self.score(evaluated.predictions, evaluated.label_ids)
         return {name: value for name, value in scores.items() if isinstance(value, float)}

@@ -113,10 +113,10 @@ def _coverage(task: Task) -> Table:
         [
             ("examples", f"{coverage.examples:,}"),
             ("words", f"{coverage.words:,}"),
-            ("subwords per word", f"{coverage.pieces_per_word:.2f}"),
+            ("subwords per word", f"{coverage.subwords_per_word:.2f}"),
             ("words with an unknown subword", f"{coverage.unknown_word_share:.2%}"),
-            (f"examples truncated to {task.max_length} subwords", f"{coverage.cut_example_share:.2%}"),
-            ("words lost by truncation", f"{coverage.cut_words:,}"),
+            (f"examples truncated to {task.max_length} tokens", f"{coverage.truncated_example_share:.2%}"),
+            ("words lost by truncation", f"{coverage.truncated_words:,}"),
         ],
     )
 

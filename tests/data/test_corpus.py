@@ -22,7 +22,7 @@ TAGS = st.lists(st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B"]), max_size=12)
         ("", ""),
     ],
 )
-def test_iob1_becomes_the_iob2_that_a_hand_would_write(iob1, iob2):
+def test_iob1_is_converted_to_iob2(iob1, iob2):
     assert to_iob2(iob1.split()) == iob2.split()
 
 
@@ -64,8 +64,8 @@ def test_notes_tell_what_was_changed():
     )
     assert len(corpus.train) == 1
     assert corpus.notes == (
-        "2 entities of x began with I-: read as IOB1 and rewritten as IOB2.",
-        "1 sentences of x have no words and are left out.",
+        "2 entities of x began with I-: the tags were read as IOB1 and converted to IOB2.",
+        "1 sentences of x have no words and were left out.",
     )
 
 
@@ -111,5 +111,5 @@ def test_training_texts_are_shuffled_always_alike_and_keep_their_classes():
 
 def test_one_class_alone_is_refused():
     split = texts("0", "0")
-    with pytest.raises(RequestError, match=r"x has the one class '0'"):
+    with pytest.raises(RequestError, match=r"x has only the class '0'"):
         labelled_corpus("x", {"train": split, "validation": split, "test": split})

@@ -82,9 +82,9 @@ REVIEWS = (
 
 def test_columns_that_cannot_be_told_apart_must_be_named(on_hub):
     name = on_hub(*REVIEWS)
-    with refused("2 columns with texts (strings) (title, body); name the text column"):
+    with refused("2 columns with texts (strings) (title, body); choose one with --text-column"):
         read_hub(name)
-    with refused("name the label column"):
+    with refused("choose one with --label-column"):
         read_hub(name, text_column="body")
     corpus = read_hub(name, text_column="body", label_column="stars")
     assert corpus.labels == ("1", "5")
@@ -93,8 +93,11 @@ def test_columns_that_cannot_be_told_apart_must_be_named(on_hub):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"text_column": "review"}, "should hold texts (strings), but 'review' is not there; its columns are title"),
-        ({"text_column": "stars"}, "should hold texts (strings), but 'stars' holds no such thing"),
+        (
+            {"text_column": "review"},
+            "should contain texts (strings), but 'review' does not exist; its columns are title",
+        ),
+        ({"text_column": "stars"}, "should contain texts (strings), but 'stars' has another type"),
         ({"kind": "ner"}, "has no columns with words (lists of strings)"),
     ],
 )
@@ -145,7 +148,7 @@ def test_a_text_that_is_missing_is_refused(on_hub):
 
 
 def test_without_network_a_hub_name_is_refused():
-    with refused("nobody/nothing is not a folder here, and the hub cannot be reached"):
+    with refused("nobody/nothing is not a local folder, and the hub cannot be reached"):
         read_hub("nobody/nothing")
 
 
@@ -154,7 +157,7 @@ def test_without_network_a_hub_name_is_refused():
     [
         (
             datasets.exceptions.DatasetNotFoundError("gone"),
-            "x/y is neither a folder here nor a data set that the hub shows",
+            "x/y is neither a local folder nor a visible data set on the hub",
         ),
         (RuntimeError("Dataset scripts are no longer supported, but found y.py"), "the revision refs/convert/parquet"),
         (ValueError("Config name is missing.\nPick one"), "x/y could not be loaded: Config name is missing."),

@@ -140,7 +140,7 @@ def test_other_columns_can_be_named(tmp_path):
 def test_a_missing_split_is_named_with_what_the_folder_holds(towns, missing):
     (towns / missing).unlink()
     split = {"valid.txt": "validation"}.get(missing, missing.removesuffix(".txt"))
-    with refused(f"{towns} has no {split} split; it should hold {missing} in CoNLL columns") as error:
+    with refused(f"{towns} has no {split} split; it should contain {missing} in CoNLL columns") as error:
         read_folder(towns)
     assert all(name in str(error.value) for name in CONLL if name != missing)
 
@@ -166,11 +166,11 @@ def test_columns_and_tables_do_not_mix(towns):
 
 
 def test_a_folder_of_the_other_kind_is_refused(towns, reviews):
-    with refused("holds CoNLL columns, which are for NER"):
+    with refused("contains CoNLL columns, which are for NER"):
         read_folder(towns, kind="classification")
-    with refused("holds tables, which are for classification"):
+    with refused("contains tables, which are for classification"):
         read_folder(reviews, kind="ner")
-    with refused("have no names; leave the column options out"):
+    with refused("have no names; omit the column options"):
         read_folder(towns, label_column="label")
 
 
@@ -184,5 +184,5 @@ def test_hub_names_folders_and_files_are_told_apart(towns):
     assert local_folder("conll2003-of-the-hub", "files") is None
     assert local_folder("owner/name", "files") is None
     assert local_folder(str(towns), "files") == towns
-    with refused("is a file; give the folder"):
+    with refused("is a file; pass the folder"):
         local_folder(str(towns / "train.txt"), "files")

@@ -63,15 +63,15 @@ def test_a_head_for_other_labels_makes_way(tmp_path, tiny_model):
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path):
-    with refused(f"{tmp_path} holds no transformers model"):
+    with refused(f"{tmp_path} contains no transformers model"):
         find_model(str(tmp_path), "ner")
     write_files(tmp_path, {"config.json": '{"model_type": "of-another-world"}'})
-    with refused(f"{tmp_path} holds no transformers model"):
+    with refused(f"{tmp_path} contains no transformers model"):
         find_model(str(tmp_path), "ner")
 
 
 def test_a_hub_name_without_network_is_refused():
-    with refused("nobody/nothing is not a folder here, and the hub was not reached"):
+    with refused("nobody/nothing is not a local folder, and the hub cannot be reached"):
         find_model("nobody/nothing", "ner")
 
 
@@ -91,13 +91,13 @@ def test_the_weights_of_another_model_are_refused(tmp_path, tiny_model):
     body = BertModel.from_pretrained(tiny_model)
     strangers = {f"other.{name}": value for name, value in body.state_dict().items()}
     body.save_pretrained(tmp_path, state_dict=strangers)
-    with refused("fill 0 of the "):
+    with refused("contain 0 of the "):
         build_model(find_model(str(tmp_path), "ner"), "ner", LABELS, pad_token_id=0, seed=0)
 
 
 def test_a_small_gap_in_the_weights_is_a_warning(tmp_path, tiny_model):
     BertForTokenClassification.from_pretrained(tiny_model).save_pretrained(tmp_path)  # has no pooler
-    with pytest.warns(UserWarning, match=r"brings no weights for bert\.pooler\.dense\.weight"):
+    with pytest.warns(UserWarning, match=r"has no weights for bert\.pooler\.dense\.weight"):
         build_model(find_model(str(tmp_path), "classification"), "classification", ("a", "b"), pad_token_id=0, seed=0)
 
 
@@ -134,7 +134,7 @@ def test_the_max_length_must_suit_the_model(tiny_model, max_length, fits):
     if fits:
         check_max_length(source, tokenizer, max_length)
     else:
-        with refused(f"The max length {max_length} does not suit {tiny_model}; it should be from 3 to 64 tokens"):
+        with refused(f"The maximum length {max_length} does not suit {tiny_model}; it should be from 3 to 64 tokens"):
             check_max_length(source, tokenizer, max_length)
 
 

@@ -34,9 +34,9 @@ def test_kaznerd_counts_and_the_warning_about_its_tokenizer(real_data, demo_inst
     assert len({label[2:] for label in corpus.labels[1:]}) == 25
     task = load_task(str(folder), limit=500)
     assert task.coverage.unknown_word_share == pytest.approx(0.41, abs=0.01)
-    assert task.coverage.pieces_per_word == pytest.approx(2.9, abs=0.05)
-    assert any("cannot read this language: 41% of the words" in warning for warning in task.warnings)
-    assert any("never show" in warning and "B-ADAGE" in warning for warning in task.warnings)
+    assert task.coverage.subwords_per_word == pytest.approx(2.9, abs=0.05)
+    assert any("does not cover this language: 41% of the words" in warning for warning in task.warnings)
+    assert any("do not contain" in warning and "B-ADAGE" in warning for warning in task.warnings)
 
 
 def test_rotten_tomatoes_counts_and_shuffle(real_data, demo_installed):

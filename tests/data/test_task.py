@@ -140,27 +140,27 @@ def test_the_limit_takes_the_first_sentences_and_names_labels_they_never_show(to
     assert task.tokenizer.decode(task.train[0]["input_ids"]) == "[CLS] anna lives in rome [SEP]"
     assert task.labels == ("O", "B-LOC", "B-ORG", "B-PER", "I-PER")
     assert task.warnings == (
-        "The 1 training examples in use never show B-ORG, I-PER (2 of 5 labels), which therefore cannot be learned.",
+        "The 1 training examples in use do not contain B-ORG, I-PER (2 of 5 labels), so these cannot be learned.",
     )
 
 
-def test_a_language_that_the_tokenizer_cannot_read_is_a_warning(tmp_path, tiny_model):
+def test_a_language_that_the_tokenizer_does_not_cover_is_a_warning(tmp_path, tiny_model):
     text = "Атырау B-LOC\nis O\n"
     folder = write_files(tmp_path / "x", dict.fromkeys(("train.txt", "valid.txt", "test.txt"), text))
     task = load_task(str(folder), model=tiny_model, max_length=32)
     assert task.coverage.unknown_word_share == 0.5
-    assert "cannot read this language: 50% of the words" in task.warnings[0]
+    assert "does not cover this language: 50% of the words" in task.warnings[0]
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"kind": "regression"}, "'regression' is no kind of task; it should be ner or classification"),
-        ({"limit": 0}, "The limit is 0; it should be 1 training example or more"),
-        ({"max_length": 2}, "The max length 2 does not suit"),
+        ({"kind": "regression"}, "'regression' is not a kind of task; it should be ner or classification"),
+        ({"limit": 0}, "The limit is 0; it should be at least 1 training example"),
+        ({"max_length": 2}, "The maximum length 2 does not suit"),
         ({"max_length": 999}, "it should be from 3 to 64 tokens"),
-        ({"revision": "main"}, "is not from the hub and has no revision 'main'"),
-        ({"kind": "classification"}, "holds CoNLL columns, which are for NER"),
+        ({"revision": "main"}, "is not on the hub and has no revision 'main'"),
+        ({"kind": "classification"}, "contains CoNLL columns, which are for NER"),
     ],
 )
 def test_requests_that_cannot_be_met(towns, tiny_model, options, sentence):

@@ -1,4 +1,4 @@
-"""Models small enough to train in a second, saved as anybody's would be; and small data sets to train them on."""
+"""Models small enough to train in a second, saved by save_pretrained, and small data sets to train them on."""
 
 import string
 from collections.abc import Sequence
@@ -28,11 +28,13 @@ def save_model(
 ) -> Path:
     """A BERT of random but fixed weights with its uncased tokenizer, as save_pretrained writes them."""
     letters = string.ascii_lowercase + string.digits
-    pieces = (*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *whole, *".,;:!?&'-")
-    tokenizer = BertTokenizerFast(vocab={piece: number for number, piece in enumerate(pieces)}, do_lower_case=True)
+    subwords = (*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *whole, *".,;:!?&'-")
+    tokenizer = BertTokenizerFast(
+        vocab={subword: number for number, subword in enumerate(subwords)}, do_lower_case=True
+    )
     tokenizer.save_pretrained(folder)
     config = BertConfig(
-        vocab_size=len(pieces),
+        vocab_size=len(subwords),
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=2,

@@ -1,1 +1,1 @@
-"""The metric: ``evaluate.load`` takes this folder; ``scores`` computes it without ``evaluate``."""
+"""The metric for `evaluate.load`, and its functions for use without `evaluate`."""

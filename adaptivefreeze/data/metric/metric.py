@@ -1,4 +1,4 @@
-"""The scores as a module of ``evaluate``: ``evaluate.load`` on this folder, with no network."""
+"""The scores as a metric of `evaluate`, loaded from this folder without network access."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ or over texts and their classes; precision, recall, F1 and support of each entit
 
 _INPUTS = """\
 predictions, references: sentences of IOB2 tags as lists of lists of strings, or classes as a list of strings or
-of whole numbers.
+integers.
 """
 
 _CITATION = """\
@@ -26,7 +26,7 @@ journal={Journal of Machine Learning Research}, volume={12}, pages={2825--2830},
 
 
 class TagAndClassScores(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
-    """Tells by the shape of what it is given whether tags or classes are scored."""
+    """Scores of tags or of classes, depending on the type of the inputs."""
 
     def _info(self) -> evaluate.MetricInfo:
         kinds = (

@@ -1,8 +1,8 @@
-"""Scores of tags or classes, computed by scikit-learn and seqeval: accuracy, macro, weighted and entity F1.
+"""Scores of tags or classes by scikit-learn and seqeval: accuracy, macro, weighted and entity F1.
 
-``macro_f1`` is the unweighted mean over all tags or classes that occur in the references or the predictions, and
-``weighted_f1`` the mean weighted by how often each occurs in the references, as in scikit-learn's classification
-report. A score without a denominator is 0.
+`macro_f1` is the unweighted mean over all tags or classes in the references or predictions. `weighted_f1` is the mean
+weighted by their frequency in the references, as in scikit-learn's classification report. A score whose denominator is
+0 is 0.
 """
 
 from collections.abc import Hashable, Sequence
@@ -10,11 +10,16 @@ from typing import Any
 
 
 def tag_scores(references: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Scores of sentences of IOB2 tags, as many predicted as there are.
+    """Score sentences of IOB2 tags.
 
-    ``accuracy``, ``macro_f1`` and ``weighted_f1`` are over words and their tags, ``O`` included. ``entity_f1`` is
-    over entities, which count where borders and class are both right (seqeval, strict IOB2, micro average);
-    ``per_class`` has ``precision``, ``recall``, ``f1`` and ``support`` of the entities of each class.
+    Args:
+        references: The correct tags of each sentence.
+        predictions: The predicted tags, as many per sentence.
+
+    Returns:
+        `accuracy`, `macro_f1` and `weighted_f1` over words and their tags, including `O`; `entity_f1` over entities
+        with correct boundaries and class (seqeval, strict IOB2, micro average); and `per_class` with `precision`,
+        `recall`, `f1` and `support` of the entities of each class.
     """
     from seqeval.metrics import classification_report
     from seqeval.scheme import IOB2
@@ -22,7 +27,7 @@ def tag_scores(references: Sequence[Sequence[str]], predictions: Sequence[Sequen
     flat_references = [tag for tags in references for tag in tags]
     flat_predictions = [tag for tags in predictions for tag in tags]
     scores = _word_scores(flat_references, flat_predictions)[0]
-    # seqeval's report fails where it finds nothing at all.
+    # seqeval's report raises an error if there are no entities at all.
     if all(tag == "O" for tag in flat_references) and all(tag == "O" for tag in flat_predictions):
         return {**scores, "entity_f1": 0.0, "per_class": {}}
     report = classification_report(
@@ -46,16 +51,25 @@ def tag_scores(references: Sequence[Sequence[str]], predictions: Sequence[Sequen
 
 
 def class_scores(references: Sequence[Hashable], predictions: Sequence[Hashable]) -> dict[str, Any]:
-    """Scores of texts and their classes; ``entity_f1`` is None, ``per_class`` as for tags, of each class."""
+    """Score the classes of texts.
+
+    Args:
+        references: The correct class of each text.
+        predictions: The predicted class of each text.
+
+    Returns:
+        The keys of `tag_scores`, over texts and their classes; `entity_f1` is None.
+    """
     scores, per_class = _word_scores(references, predictions)
     return {**scores, "entity_f1": None, "per_class": per_class}
 
 
 def _word_scores(references: Sequence[Any], predictions: Sequence[Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The scores over single labels, together and per label."""
     from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
     names = sorted(set(references) | set(predictions))
-    numbers = {name: number for number, name in enumerate(names)}  # numbers are compared much faster than strings
+    numbers = {name: number for number, name in enumerate(names)}  # comparing integers is much faster
     true = [numbers[name] for name in references]
     predicted = [numbers[name] for name in predictions]
     columns = precision_recall_fscore_support(true, predicted, labels=range(len(names)), zero_division=0)
