@@ -68,7 +68,7 @@ def draw_curves(curves: Sequence[Curve], title: str) -> Figure:
             color=f"C{index % 10}",
             linestyle=("-", "--", ":")[index // 10 % 3],
             marker=".",
-            label=textwrap.fill(curve.scenario, 30),
+            label=_text(curve.scenario, 30),
         )
     axes.set_xlim(left=0)
     entries = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one entry per scenario
@@ -87,7 +87,7 @@ def draw_timelines(info: Sequence[FreezeTimeline]) -> Figure:
             axes.broken_barh([(begin, end - begin)], (unit - 0.45, 0.9), color="C0")
         axes.set(xlim=(0, run.steps), ylim=(-0.6, run.depth + 1.6))
         axes.set_yticks([0, (run.depth + 1) / 2, run.depth + 1], [EMBEDDINGS, "blocks", HEAD], fontsize="small")
-        axes.set_title(textwrap.fill(f"{run.scenario}, seed {run.seed}", 100), fontsize="small", loc="left")
+        axes.set_title(_text(f"{run.scenario}, seed {run.seed}", 100), fontsize="small", loc="left")
     if info:
         axes.set_xlabel("step (filled: frozen)")
     return figure
@@ -116,9 +116,14 @@ def _canvas(title: str, xlabel: str, ylabel: str, height: float = 5.0) -> tuple[
 
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
-    axes.set_title(textwrap.fill(title, 90), fontsize="medium")
+    axes.set_title(_text(title, 90), fontsize="medium")
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _text(text: str, width: int) -> str:
+    """Wrap `text`, and keep Matplotlib from reading the dollar signs of a pattern as mathematics."""
+    return textwrap.fill(text, width).replace("$", r"\$")
 
 
 def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
@@ -132,7 +137,7 @@ def _label(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     for point, (x, y) in zip(points, places, strict=True):
         text = axes.annotate(
-            textwrap.fill(point.label, 40),
+            _text(point.label, 40),
             (point.x, point.score),
             xytext=(0, 0),
             textcoords="offset points",

@@ -121,6 +121,12 @@ def test_a_baseline_is_drawn_at_the_depth_in_its_spec(scenario, blocks):
     assert frozen_blocks(Row(scenario=scenario)) == blocks
 
 
+def test_dollar_signs_of_a_pattern_are_drawn_as_written():
+    runs = [made("nothing"), made(r"modules:^a\b$|\w_$", timeline=CHANGING)]
+    for figure in draw_all(summarize_runs(runs)).values():
+        assert r"^a\b$|\w_$" in svg(figure)
+
+
 def test_no_text_of_a_figure_covers_another():
     crowd = [
         made(f"{policy}:{k}", seconds=20.0 - k / 10, macro_f1=0.9 - k / 1000, timeline=CHANGING)
