@@ -165,8 +165,8 @@ def frozen_units(mask: FreezeMask) -> frozenset[int]:
         >>> sorted(frozen_units(FreezeMask.first(4, 2)))
         [0, 1, 2]
     """
-    ends = {number for number, on in ((0, mask.embeddings), (mask.depth + 1, mask.head)) if on}
-    return frozenset(ends | {i + 1 for i in mask.blocks})
+    units = (mask.embeddings, *(i in mask.blocks for i in range(mask.depth)), mask.head)
+    return frozenset(number for number, frozen in enumerate(units) if frozen)
 
 
 def _dominates(one: Point, other: Point) -> bool:

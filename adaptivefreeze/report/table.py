@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .summary import TOLERANCE, Row, Spread, Summary
@@ -98,20 +99,21 @@ def _candidate(title: str, replicates: tuple[str, ...]) -> Column:
     def score(index: int) -> Callable[[Row], object]:
         return lambda row: row.scores[index] if index < len(row.scores) else None
 
-    identity: dict[str, Callable[[Row], object]] = {
-        "scenario": lambda row: row.scenario,
-        "role": lambda row: row.role,
-        "depth": lambda row: row.depth,
-        "learning_rate": lambda row: row.learning_rate,
-    }
-    return Column(title, lambda row: row.label, identity | {name: score(i) for i, name in enumerate(replicates)})
+    values = _fields("scenario", "role", "depth", "learning_rate")
+    return Column(title, _LABEL, values | {name: score(index) for index, name in enumerate(replicates)})
 
+
+def _fields(*names: str) -> dict[str, Callable[[Row], object]]:
+    return {name: attrgetter(name) for name in names}
+
+
+_LABEL: Callable[[Row], str] = attrgetter("label")
 
 _SCENARIO = Column(
     "scenario",
-    lambda row: row.label,
+    _LABEL,
     {
-        "scenario": lambda row: row.scenario,
+        "scenario": attrgetter("scenario"),
         "seeds": lambda row: " ".join(map(str, row.seeds)),
         "failed_seeds": lambda row: " ".join(map(str, row.failed)),
         "quality_seeds": lambda row: " ".join(map(str, row.reached)),
@@ -122,12 +124,12 @@ _CERTAINTY = (
     Column(
         "95 % interval",
         lambda row: MISSING if row.interval_low is None else f"{row.interval_low:.4f} to {row.interval_high:.4f}",
-        {"interval_low": lambda row: row.interval_low, "interval_high": lambda row: row.interval_high},
+        _fields("interval_low", "interval_high"),
     ),
     Column(
         "P(best)",
         lambda row: MISSING if row.probability_best is None else f"{row.probability_best:.0%}",
-        {"probability_best": lambda row: row.probability_best},
+        _fields("probability_best"),
     ),
 )
 
