@@ -79,6 +79,11 @@ class Freezer:
         if optimizer is not None:
             self.attach_optimizer(optimizer)
 
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The optimizer, without a wrapper of accelerate around it."""
+        return None if self._groups is None else self._groups.optimizer
+
     def attach_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Leave frozen parameters out of the steps of `optimizer`, and drop the state it holds for them."""
         if self._groups is not None:

@@ -130,11 +130,17 @@ def on_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, ready
 
     def unscaled(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        if accelerator.scaler is None or _all_finite(model):
+        if accelerator.scaler is None or all_finite(model):
             ready()
         return result
 
     patches.replace(accelerator, "unscale_gradients", unscaled)
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Return whether all gradients of `model` are finite."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return not gradients or bool(torch.stack([norm.isfinite() for norm in torch._foreach_norm(gradients)]).all())
 
 
 def _frames() -> Iterator[FrameType]:
@@ -142,11 +148,6 @@ def _frames() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def _all_finite(model: nn.Module) -> bool:
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return bool(torch.stack([norm.isfinite() for norm in torch._foreach_norm(gradients)]).all())
 
 
 def _count_examples(loader: Any) -> int | None:

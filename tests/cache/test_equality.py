@@ -106,17 +106,17 @@ def test_every_architecture_is_equal_or_declined_with_a_reason(architecture):
     for name, m in (("plain", other), ("cached", model)):
         cache = PrefixCache() if name == "cached" else None
         seen = []
-        with freeze(m, BottomUp(depth), tower=architecture.tower, eval_frozen=True) as freezer:
+        with freeze(m, BottomUp(depth), tower=architecture.tower, eval_frozen=True) as run:
             for module in m.get_submodule(stack.tower).modules():  # what eval mode of the units does not reach
                 if isinstance(module, torch.nn.Dropout):
                     module.p = 0.0
                 elif isinstance(getattr(module, "dropout", None), float):
                     module.dropout = 0.0
             optimizer = torch.optim.AdamW(m.parameters(), lr=1e-2)
-            freezer.attach_optimizer(optimizer)
+            run.freezer.attach_optimizer(optimizer)
             if cache:
                 cache.attach(m, stack)
-                cache.move(freezer.mask, passes=4, examples=8)
+                cache.move(run.mask, passes=4, examples=8)
             m.train()
             for step in range(6):
                 torch.manual_seed(step)

@@ -103,11 +103,11 @@ def test_blocks_that_do_not_run_in_order_are_refused():
 def test_the_order_is_checked_on_the_first_real_batch():
     """The sample of one row runs in order, the real batch does not: an error before anything is trained on it."""
     model = _Backwards(BertConfig(**SMALL), when="real batches")
-    freezer = freeze(model, "bottom-up:1")
+    run = freeze(model, "bottom-up:1")
     batch = language_batch()
     with pytest.raises(RequestError, match="ran block 1 after block 2"):
         model(input_ids=batch["input_ids"])
-    freezer.restore()
+    run.restore()
 
 
 def test_the_probe_raises_what_the_model_raises():

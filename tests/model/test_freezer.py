@@ -63,9 +63,9 @@ def test_every_policy_on_every_architecture(architecture, policy):
         return
     frozen = stack.frozen(mask)
     before = weights(model)
-    with freeze(model, policy, tower=architecture.tower) as freezer:
+    with freeze(model, policy, tower=architecture.tower) as run:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
-        freezer.attach_optimizer(optimizer)
+        run.freezer.attach_optimizer(optimizer)
         steps(model, architecture.inputs(), optimizer)
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
 
@@ -92,10 +92,10 @@ def test_freezing_in_mid_run_stops_a_parameter_at_once(optimizer):
     model = tiny_bert()
     inputs = ARCHITECTURES[0].inputs()
     opt = OPTIMIZERS[optimizer](list(model.parameters()))
-    with freeze(model, Nothing(), optimizer=opt) as freezer:
+    with freeze(model, Nothing(), optimizer=opt) as run:
         steps(model, inputs, opt)
         model(**inputs).loss.backward()
-        freezer.apply(FreezeMask.first(BLOCKS, 2))
+        run.apply(FreezeMask.first(BLOCKS, 2))
         frozen = {name: p for name, p in model.named_parameters() if not p.requires_grad}
         assert frozen
         assert all(p.grad is None for p in frozen.values())
@@ -108,7 +108,7 @@ def test_freezing_in_mid_run_stops_a_parameter_at_once(optimizer):
         assert sum(len(g["params"]) for g in opt.param_groups) == len(
             [p for p in model.parameters() if optimizer != "muon" or p.dim() == 2]
         )
-        freezer.apply(FreezeMask(BLOCKS))
+        run.apply(FreezeMask(BLOCKS))
         steps(model, inputs, opt)
         assert not torch.equal(before["bert.encoder.layer.0.output.dense.weight"],
                                weights(model)["bert.encoder.layer.0.output.dense.weight"])  # fmt: skip
@@ -131,21 +131,21 @@ def test_what_the_user_froze_is_never_thawed():
     own = [model.bert.embeddings.word_embeddings.weight, model.bert.encoder.layer[3].output.dense.bias]
     for parameter in own:
         parameter.requires_grad_(False)
-    with freeze(model, BottomUp(2)) as freezer:
+    with freeze(model, BottomUp(2)) as run:
         for mask in (FreezeMask(BLOCKS), FreezeMask.first(BLOCKS, 1), FreezeMask(BLOCKS)):
-            freezer.apply(mask)
+            run.apply(mask)
             assert not any(p.requires_grad for p in own)
     assert [p for p in model.parameters() if not p.requires_grad] == own
 
 
 def test_nothing_is_changed_by_a_mask_that_leaves_nothing_to_train():
     model = tiny_bert()
-    with freeze(model, BottomUp(1)) as freezer:
+    with freeze(model, BottomUp(1)) as run:
         flags = [p.requires_grad for p in model.parameters()]
         with pytest.raises(RequestError, match="leaves nothing to train"):
-            freezer.apply(FreezeMask(BLOCKS, embeddings=True, blocks=range(BLOCKS), head=True))
+            run.apply(FreezeMask(BLOCKS, embeddings=True, blocks=range(BLOCKS), head=True))
         assert [p.requires_grad for p in model.parameters()] == flags
-        assert freezer.mask == FreezeMask.first(BLOCKS, 1)
+        assert run.mask == FreezeMask.first(BLOCKS, 1)
 
 
 def test_one_freezer_a_model():
@@ -195,8 +195,8 @@ def test_accelerates_wrapper_is_seen_through():
     model = tiny_bert()
     inner = torch.optim.AdamW(model.parameters(), lr=1e-2)
     wrapped = Accelerator(cpu=True).prepare_optimizer(inner)
-    with freeze(model, Nothing(), optimizer=wrapped) as freezer:
+    with freeze(model, Nothing(), optimizer=wrapped) as run:
         steps(model, ARCHITECTURES[0].inputs(), inner)
-        freezer.apply(FreezeMask.first(BLOCKS, 1))
+        run.apply(FreezeMask.first(BLOCKS, 1))
         assert model.bert.encoder.layer[0].output.dense.weight not in inner.state
         assert model.bert.encoder.layer[1].output.dense.weight in inner.state

@@ -132,8 +132,8 @@ def test_freeze_scales_in_any_loop():
     model = BERT.build()
     before = weights(model)
     optimizer = OPTIMIZERS["sgd"](model.parameters())
-    with freeze(model, "nothing", optimizer=optimizer) as freezer:
-        freezer.scale_learning_rates({unit.name: 0.0 for unit in freezer.stack.units if unit.name != "head"})
+    with freeze(model, "nothing", optimizer=optimizer) as run:
+        run.freezer.scale_learning_rates({unit.name: 0.0 for unit in run.stack.units if unit.name != "head"})
         step(model, optimizer)
-        head = {p.name for p in freezer.stack.units[-1].parameters}
+        head = {p.name for p in run.stack.units[-1].parameters}
     assert moved(before, weights(model)) == head
