@@ -51,7 +51,7 @@ class Row:
         validation_score: Mean of `scores`.
         interval_low: Lower end of the 95 % confidence interval of the mean.
         interval_high: Upper end of the 95 % confidence interval of the mean.
-        probability_best: Probability that no other candidate has a higher mean.
+        probability_best: Probability that no other candidate has a better mean.
         test_score: Score on the test split, by the metric of the search.
         epochs: Passes over the training examples.
         train_seconds: Time in training steps.

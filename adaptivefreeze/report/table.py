@@ -191,10 +191,11 @@ def caption(summary: Summary) -> str:
         metric, replicates = score_name(summary.search.metric), summary.search.replicates
         several = len(replicates) > 1
         over = f"mean ± standard deviation over {', '.join(replicates)}" if several else replicates[0]
+        order = "" if summary.search.greater_is_better else " (lower is better)"
         certain = " 95 % interval and P(best): paired bootstrap." if several else ""
         return (
-            f"{metric[0].upper()}{metric[1:]} on validation examples, {over}.{certain} Train s: time in training "
-            "steps, of a run that starts with an empty prefix cache. ×: speedup over full fine-tuning. "
+            f"{metric[0].upper()}{metric[1:]} on validation examples{order}, {over}.{certain} Train s: time in "
+            "training steps, of a run that starts with an empty prefix cache. ×: speedup over full fine-tuning. "
             "Test: measured once, for the chosen candidates."
         )
     seeds = {run.seed for run in summary.results}

@@ -97,6 +97,11 @@ def test_with_one_seed_there_are_no_columns_of_certainty():
     assert "bootstrap" not in caption(one)
 
 
+def test_the_caption_says_when_lower_scores_are_better():
+    assert "(lower is better)" in caption(summarize_search(searched(greater_is_better=False)))
+    assert "lower" not in caption(summarize_search(searched()))
+
+
 def test_the_csv_of_a_search_holds_the_score_of_every_seed():
     table = list(csv.DictReader(io.StringIO(as_csv(summarize_search(searched())))))
     assert [row["scenario"] for row in table][:2] == ["bottom-up:0", "bottom-up:2"]
