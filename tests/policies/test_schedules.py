@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from policies.simulation import simulate
 from policies.test_conformance import stack_of
 
 from adaptivefreeze import (
@@ -20,15 +19,16 @@ from adaptivefreeze import (
     Timeline,
     parse_policy,
 )
+from adaptivefreeze.testing import Run, simulate
 
 
 def run(policy, depth=7, total=100, epoch=25, seed=0):
     """Step -> frozen prefix in blocks, at each change."""
     stack = stack_of(depth)
     found = {0: policy.initial_mask(stack).prefix}
-    for step, before, decision in simulate(policy, stack, total=total, epoch=epoch, seed=seed):
-        if decision.mask != before:
-            found[step] = decision.mask.prefix
+    for change in simulate(policy, stack, Run(total, epoch, seed=seed)):
+        if change.decision.mask != change.before:
+            found[change.step] = change.decision.mask.prefix
     return {step: max(0, prefix - 1) for step, prefix in found.items()}
 
 
@@ -46,7 +46,7 @@ def test_geometric_is_the_published_row():
 def test_gradual_unfreezing_thaws_from_the_top_and_the_embeddings_last():
     assert run(GradualUnfreezing(every=0.4, step=2), depth=4) == {0: 4, 10: 2, 20: 0}
     stack = stack_of(4)
-    masks = [d.mask for _, _, d in simulate(GradualUnfreezing(every=0.4), stack, total=100, epoch=25, seed=0)]
+    masks = [s.decision.mask for s in simulate(GradualUnfreezing(every=0.4), stack, Run(100, 25))]
     assert str(masks[0]) == "embeddings+0-2 | 3 head"
     assert str(masks[-1]) == "- | embeddings 0-3 head"
 
@@ -82,7 +82,7 @@ def test_the_control_of_a_run_grows_as_it_did():
 def test_freezeout_anneals_and_freezes_from_the_bottom():
     policy, stack = FreezeOut(t0=0.5, cubic=False, scaled=False), stack_of(4)
     assert [policy.end(i, 4) for i in range(4)] == [0.5, 0.625, 0.75, 0.875]
-    rates = {step: d.learning_rates for step, _, d in simulate(policy, stack, total=100, epoch=25, seed=0)}
+    rates = {s.step: s.decision.learning_rates for s in simulate(policy, stack, Run(100, 25))}
     assert policy.initial_learning_rates(stack)["block 3"] == 1
     assert rates[25]["block 0"] == pytest.approx(0.5)
     assert rates[25]["embeddings"] == rates[25]["block 0"]
@@ -104,7 +104,7 @@ def test_wrappers_hold_what_they_say():
 
 
 def test_a_change_that_a_ceiling_prevents_leaves_no_line():
-    decisions = [d for _, _, d in simulate(parse_policy("linear+ceiling:1"), stack_of(4), total=100, epoch=25, seed=0)]
+    decisions = [s.decision for s in simulate(parse_policy("linear+ceiling:1"), stack_of(4), Run(100, 25))]
     assert sum(bool(d.reason) for d in decisions) == 1
 
 

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from policies.simulation import signals_at
 from policies.test_conformance import stack_of
 
 from adaptivefreeze import AutoRGN, Budget, Egeria, FreezeMask, GradES, RequestError, parse_policy
 from adaptivefreeze.policies import Norms, Signals, StepCosts
 from adaptivefreeze.policies.egeria import plasticity_of
+from adaptivefreeze.testing import Run, simulated_signals
 from adaptivefreeze.trainer.schedule_pace import SchedulePace
 
 
@@ -139,7 +139,7 @@ def spent(policy, depth, total, epoch, cached, seed=0, slower=None):
         if pace.advance(None, step + 1, total):
             break
         if step + 1 in moments.steps:
-            signals = signals_at(stack, seed, step + 1, mask, total, epoch, evaluated=False, ahead=pace.ahead)
+            signals = simulated_signals(stack, Run(total, epoch, seed=seed), step + 1, mask, ahead=pace.ahead)
             costs = StepCosts(run, skipped, cached, epoch, taken=cost if slower else None)
             decision = policy.update(Signals(**{**vars(signals), "costs": costs}))
             if decision is not None and decision.pace is not None:
