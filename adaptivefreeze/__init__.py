@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from .cache import PrefixCache
 from .errors import RequestError
 from .extras import missing_extra
-from .model.blocks import BlockStack, Unit, find_blocks
+from .model.blocks import BlockStack, Unit
+from .model.discovery import find_blocks
 from .model.freezer import Freezer
 from .model.mask import FreezeMask
 from .model.timeline import Timeline

@@ -17,7 +17,8 @@ import torch
 from transformers import BertConfig, BertForTokenClassification
 
 from .errors import RequestError
-from .model.blocks import BlockStack, find_blocks
+from .model.blocks import BlockStack
+from .model.discovery import find_blocks
 from .model.mask import FreezeMask
 from .policies import (
     AdaptivePolicy,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from ..model.blocks import BlockStack, find_blocks
+from ..model.blocks import BlockStack
+from ..model.discovery import find_blocks
 from ..model.timeline import Change, Timeline
 from ..policies import Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback

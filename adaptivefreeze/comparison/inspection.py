@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import RequestError
-from ..model.blocks import BlockStack, find_blocks
+from ..model.blocks import BlockStack
 from ..model.cost import StepShape, step_ratio
+from ..model.discovery import find_blocks
 from ..policies import BottomUp, TopDown
 from .prediction import step_shape
 from .settings import StudySettings

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from ..model.blocks import find_blocks
+from ..model.discovery import find_blocks
 from ..policies import Policy, parse_policy
 from .compare import Interrupted, ProgressListener, check_policies, check_seeds
 from .records import model_record

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ..errors import RequestError
-from .blocks import BlockStack, find_blocks
+from .blocks import BlockStack
+from .discovery import find_blocks
 from .input_gradients import InputGradientStop
 from .mask import FreezeMask
 from .optimizer_groups import OptimizerGroups

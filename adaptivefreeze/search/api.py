@@ -18,7 +18,7 @@ from ..errors import RequestError
 from ..meters.energy import EnergyMeter
 from ..meters.memory import PeakMemory
 from ..meters.step_timer import StepTimer
-from ..model.blocks import find_blocks
+from ..model.discovery import find_blocks
 from ..model.fingerprint import model_fingerprint
 from ..policies import Policy
 from ..trainer.callback import FreezeCallback

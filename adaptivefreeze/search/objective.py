@@ -21,8 +21,9 @@ from ..comparison.result import FailedRun, ModelRecord, RunResult
 from ..comparison.run import attempt, score_saved, warm_up
 from ..comparison.settings import StudySettings
 from ..errors import RequestError
-from ..model.blocks import BlockStack, find_blocks
+from ..model.blocks import BlockStack
 from ..model.cost import StepShape, step_ratio
+from ..model.discovery import find_blocks
 from ..policies import Policy
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ..cache import PrefixCache
 from ..errors import RequestError
-from ..model.blocks import BlockStack, find_blocks
+from ..model.blocks import BlockStack
+from ..model.discovery import find_blocks
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
 from ..policies import Policy, parse_policy

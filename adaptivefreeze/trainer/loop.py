@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import RequestError
-from ..model.blocks import BlockStack, find_blocks
+from ..model.blocks import BlockStack
+from ..model.discovery import find_blocks
 from ..model.freezer import Freezer
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
