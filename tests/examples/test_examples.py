@@ -13,6 +13,7 @@ EXPECTED = {
     "sentiment.py": "bottom-up:0.5: test accuracy",
     "validation_driven.py": "step 0:",
     "plain_loop.py": "restored: True",
+    "custom_policy.py": "the head has trained for",
     "depth_search.py": "best validation accuracy",
     "causal_lm_lora.py": "of the examples found",
 }
