@@ -9,6 +9,8 @@ import torch
 from docs.pages import GUIDES, blocks, name_of
 from training import Sentences, make_trainer, tiny_bert
 
+from adaptivefreeze.policies import registry
+
 WITH_SNIPPETS = [path for path in GUIDES if any(block.language == "python" for block in blocks(path))]
 
 
@@ -52,6 +54,7 @@ def test_most_guides_have_snippets():
 @pytest.mark.parametrize("page", WITH_SNIPPETS, ids=name_of)
 def test_the_snippets_of_a_page_run_in_order(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     module = ModuleType("snippets")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     vars(module).update(names(tmp_path))

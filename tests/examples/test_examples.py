@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from adaptivefreeze.policies import registry
+
 FOLDER = Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted(path.name for path in FOLDER.glob("[!_]*.py"))
 EXPECTED = {
@@ -27,6 +29,7 @@ def test_every_example_is_listed():
 def test_example(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     monkeypatch.setattr(sys, "argv", [name, "--smoke"])
     runpy.run_path(str(FOLDER / name), run_name="__main__")
     assert EXPECTED[name] in capsys.readouterr().out
