@@ -1,4 +1,4 @@
-"""Freeze the blocks of a transformer that have stopped learning, and stop paying for them."""
+"""Freeze transformer blocks during fine-tuning with the Hugging Face Trainer, and skip them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,13 @@ from .model.freezer import Freezer
 from .model.mask import FreezeMask
 from .model.timeline import Timeline
 from .policies import (
+    AdaptivePolicy,
     AutoFreeze,
     AutoRGN,
     BottomUp,
     Budget,
+    Decision,
+    DecisionPoints,
     Egeria,
     FreezeOut,
     GeometricSchedule,
@@ -29,10 +32,12 @@ from .policies import (
     Nothing,
     Policy,
     RandomPrefix,
+    Signals,
     SmartFRZ,
     TopDown,
     ValidationDriven,
     parse_policy,
+    register_policy,
 )
 from .trainer.callback import FreezeCallback
 from .trainer.loop import freeze
@@ -40,14 +45,17 @@ from .trainer.loop import freeze
 if TYPE_CHECKING:
     from .search import DepthSearch, search_depth
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
+    "AdaptivePolicy",
     "AutoFreeze",
     "AutoRGN",
     "BlockStack",
     "BottomUp",
     "Budget",
+    "Decision",
+    "DecisionPoints",
     "DepthSearch",
     "Egeria",
     "FreezeCallback",
@@ -68,6 +76,7 @@ __all__ = [
     "PrefixCache",
     "RandomPrefix",
     "RequestError",
+    "Signals",
     "SmartFRZ",
     "Timeline",
     "TopDown",
@@ -76,6 +85,7 @@ __all__ = [
     "find_blocks",
     "freeze",
     "parse_policy",
+    "register_policy",
     "search_depth",
 ]
 

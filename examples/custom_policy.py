@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import _smoke
-from adaptivefreeze.testing import check_policy
 from datasets import load_dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -38,6 +37,7 @@ from adaptivefreeze import (
     parse_policy,
     register_policy,
 )
+from adaptivefreeze.testing import check_policy
 
 
 @register_policy
