@@ -27,8 +27,10 @@ from .options import (
     Model,
     Output,
     Pad,
+    Plugins,
     Revision,
     TextColumn,
+    load_plugins,
 )
 from .quiet import silence_libraries
 
@@ -74,6 +76,7 @@ def compare(
     cache: Cache = False,
     set: Fields = None,
     device: Device = None,
+    plugins: Plugins = None,
     output: Output = None,
     force: Annotated[bool, typer.Option("--force", help="Run again what is stored already.")] = False,
     config: Config = None,
@@ -124,6 +127,7 @@ def train(
     cache: Cache = False,
     set: Fields = None,
     device: Device = None,
+    plugins: Plugins = None,
     output: Output = None,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
     config: Config = None,
@@ -195,6 +199,7 @@ def search(
     cache: Cache = True,
     set: Fields = None,
     device: Device = None,
+    plugins: Plugins = None,
     output: Output = None,
     config: Config = None,
 ) -> None:
@@ -269,8 +274,10 @@ def report(
         list[Path], typer.Argument(metavar="DIR...", help="Folders that compare or search has written.")
     ],
     output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if there is one.")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Make tables, plots and pages again from stored runs and searches, training nothing."""
+    load_plugins(plugins)
     from ..report.publish import publish_folders
     from ..report.terminal import show_report
 

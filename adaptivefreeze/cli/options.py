@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +72,22 @@ def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def load_plugins(modules: Sequence[str] | None) -> None:
+    """Import the modules given with `--plugins`; those in the current folder can be imported too.
+
+    Raises:
+        RequestError: When a module cannot be imported.
+    """
+    if not modules:
+        return
+    from ..policies import load_plugins as import_modules
+
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)
+    import_modules(modules)
+
+
 # The options that mean the same everywhere. A command declares those it takes; Request picks them up by name.
 Model = Annotated[str, typer.Option(help="A hub name, a folder, or demo.")]
 Dataset = Annotated[str, typer.Option(help="A hub name, a folder, or demo.")]
@@ -88,6 +106,10 @@ Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Skip the frozen
 Fields = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE...", help="Fields of TrainingArguments.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the best there is.")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the results; by default one below ./runs.")]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MODULE...", help="Python modules that register policies; may be in the current folder."),
+]
 Config = Annotated[
     Path | None,
     typer.Option(callback=_configure, is_eager=True, help="TOML file of these options; the command line goes first."),

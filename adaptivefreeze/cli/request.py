@@ -11,6 +11,7 @@ from ..comparison.folder import file_name
 from ..comparison.scenarios import check_specs
 from ..comparison.settings import StudySettings, parse_assignments
 from ..errors import RequestError
+from .options import load_plugins
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -31,6 +32,7 @@ class Request:
     seeds: tuple[int, ...]
     settings: StudySettings
     folder: Path
+    plugins: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Request:
@@ -39,6 +41,7 @@ class Request:
         Raises `RequestError` for a value that cannot be, whatever the data and the model turn out to be.
         """
         given = {name: value for name, value in options.items() if value is not None}
+        load_plugins(given.get("plugins"))
         dataset = str(given.get("dataset", "demo"))
         defaults = _defaults(dataset)
         scenarios = tuple(given.get("scenarios") or ("paper",))
@@ -64,12 +67,14 @@ class Request:
             folder=Path(given["output"])
             if "output" in given
             else _default_folder(dataset, given.get("policy") or given.get("suffix")),
+            plugins=tuple(given.get("plugins") or ()),
         )
 
     def load_task(self) -> Task:
         """Data set, tokenizer and model, ready to train. Raises `RequestError` as `load_task` of tasks does."""
         from ..data import load_task
 
+        load_plugins(self.plugins)  # again in a worker process of a search, which starts without them
         return load_task(self.dataset, model=self.model, kind=self.kind, max_length=self.max_length, **self.loading)
 
 

@@ -21,8 +21,6 @@ from ..policies import (
 )
 from ..policies.base import arguments_of
 
-UNFROZEN = frozenset({"nothing", "bottom-up:0", "top-down:0"})
-
 _BEFORE_NAME = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9-]*\s*(?::|,|$))")
 
 
