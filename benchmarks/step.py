@@ -25,6 +25,7 @@ from machine import describe, keep_memory
 from transformers import BertConfig, BertForTokenClassification
 
 from adaptivefreeze import BottomUp, PrefixCache, freeze
+from adaptivefreeze.cache import CacheSession
 
 DEPTHS = (3, 6, 9)
 BLOCKS = 12
@@ -77,13 +78,13 @@ class Bench:
         with freeze(self.model, BottomUp(k), optimizer=self.optimizer, eval_frozen=cached) as freezer:
             cache = PrefixCache(memory="1GiB") if cached else None
             if cache is not None:
-                cache.attach(self.model, freezer.stack)
-                cache.move(freezer.mask)
+                session = CacheSession(cache, self.model, freezer.stack)
+                session.move(freezer.mask)
             try:
                 yield cache
             finally:
                 if cache is not None:
-                    cache.detach()
+                    session.detach()
                     if cache.stats.disabled_reason:
                         raise SystemExit(f"Prefix cache disabled: {cache.stats.disabled_reason}")
 
@@ -154,15 +155,15 @@ def losses(device: str, steps: int = 6) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     cache, found = PrefixCache(memory="100MB"), []
     with freeze(model, BottomUp(2), optimizer=optimizer) as freezer:
-        cache.attach(model, freezer.stack)
-        cache.move(freezer.mask)
+        session = CacheSession(cache, model, freezer.stack)
+        session.move(freezer.mask)
         for _ in range(steps):
             loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids % 9).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             found.append(loss.item())
-        cache.detach()
+        session.detach()
     assert cache.stats.hits == 8 * (steps - 1), cache.stats
     return found
 

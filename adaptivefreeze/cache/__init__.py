@@ -1,6 +1,7 @@
-"""Skip what is frozen."""
+"""The prefix cache: skips the frozen prefix of a model for examples seen before."""
 
 from .prefix import PrefixCache
+from .session import CacheSession
 from .stats import CacheStats
 
-__all__ = ["CacheStats", "PrefixCache"]
+__all__ = ["CacheSession", "CacheStats", "PrefixCache"]

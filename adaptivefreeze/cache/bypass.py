@@ -1,4 +1,4 @@
-"""Bypass: run a tower from a stored hidden state on, or up to a boundary, by its own forward pass."""
+"""Runs part of a tower with its own forward pass: up to a boundary, or from a stored hidden state."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .keys import Batch
 
 
 class Unsuitable(Exception):
-    """Why this model cannot be bypassed: a clause that follows «the prefix cache stands aside:»."""
+    """The prefix of this model or call cannot be skipped. The message is the reason, as a clause."""
 
 
 class _Reached(Exception):
-    """The boundary was reached; what lies above it need not run."""
+    """The boundary was reached, so the rest of the forward pass is not needed."""
 
 
 @dataclass
 class _Run:
-    """What the forward pass in progress is to do: start from `hidden` at boundary `start`, end at `stop`."""
+    """The current forward pass: start from `hidden` at boundary `start`, end at boundary `stop`."""
 
     start: int = 0
     hidden: torch.Tensor | None = None
@@ -40,9 +40,9 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Stem:
-    """The output of a module below the blocks: a placeholder of this shape stands in for it."""
+    """Shape of the output of an embedding module, for a placeholder."""
 
-    shape: tuple[int | str, ...]  # "batch" and "tokens" where it follows the input
+    shape: tuple[int | str, ...]  # "batch" and "tokens" for sizes that follow the input
     dtype: torch.dtype
     device: torch.device
 
@@ -50,15 +50,19 @@ class _Stem:
 class Bypass:
     """Wraps the forward passes of a tower's embeddings and blocks, until `remove`.
 
-    A boundary `b` lies behind `b` units: 1 the embeddings, 1 + k the first k blocks. Outside `from_inputs`,
-    `from_boundary` and `learn` everything runs as ever.
+    A boundary is the number of units below it: 1 for the embeddings, 1 + k for the embeddings and the first k blocks.
+    Outside of `from_inputs`, `from_boundary` and `learn`, the wrapped modules run as before.
+
+    Args:
+        model: The model.
+        stack: Its units.
     """
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         self.tower = model.get_submodule(stack.tower)
         self._run: _Run | None = None
         self._stems: dict[tuple[str, tuple[tuple[int, ...], ...]], _Stem | None] = {}
-        self._forms: dict[tuple[int, int], int | None] = {}  # block, module -> length of its tuple; None: a tensor
+        self._forms: dict[tuple[int, int], int | None] = {}  # (block, module) -> length of its tuple; None: tensor
         self._calls: dict[int, int] = {}
         self._wrapped: list[nn.Module] = []
         for path in stack.units[0].modules:
@@ -69,18 +73,22 @@ class Bypass:
                 self._wrap(model.get_submodule(path), functools.partial(self._block_forward, index, position, last))
 
     def remove(self) -> None:
-        """Leave the model as it was."""
+        """Restore the forward passes of the model."""
         for module in self._wrapped:
             del module.forward
         self._wrapped = []
 
     @property
     def running(self) -> bool:
-        """Whether one of the passes below is in progress."""
+        """Whether a pass of this bypass is in progress."""
         return self._run is not None
 
     def learn(self, forward: Callable[..., Any], batch: Batch) -> Any:
-        """An ordinary forward pass that notes what each module below the boundary gives. Raises `Unsuitable`."""
+        """Run the whole forward pass, and record the form of each module's output.
+
+        Raises:
+            Unsuitable: If a block returns more than a hidden state.
+        """
         with self._running(
             _Run(learning=True, batch=batch.size, tokens=batch.tokens, signature=_signature(batch))
         ) as run:
@@ -97,23 +105,34 @@ class Bypass:
         start: int = 0,
         hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The hidden state at boundary `stop`, from the inputs, or from the state `hidden` at boundary `start`.
+        """Run the units below boundary `stop`.
 
-        Shape (batch, tokens, hidden). Nothing above the boundary runs.
+        Args:
+            forward: The tower's forward pass.
+            batch: The inputs.
+            stop: Boundary to stop at.
+            start: Boundary to start from; 0 for the inputs.
+            hidden: Hidden state at boundary `start`.
+
+        Returns:
+            The hidden state at boundary `stop`, of shape (batch, tokens, hidden).
+
+        Raises:
+            Unsuitable: If the forward pass does not reach the boundary.
         """
         with self._running(self._prepared(batch, start, hidden, stop)) as run, suppress(_Reached):
             forward(**batch.tensors, **batch.rest)
         if run.result is None:
-            raise Unsuitable(f"its forward pass never came to block {stop - 2}")
+            raise Unsuitable(f"its forward pass does not reach block {stop - 2}")
         return run.result
 
     def from_boundary(self, forward: Callable[..., Any], batch: Batch, start: int, hidden: torch.Tensor) -> Any:
-        """What `forward` returns when it goes on from `hidden` at boundary `start`; nothing below it runs."""
+        """Run `forward` from `hidden` at boundary `start`, without the units below it, and return its output."""
         with self._running(self._prepared(batch, start, hidden, None)):
             return forward(**batch.tensors, **batch.rest)
 
     def knows(self, batch: Batch) -> bool:
-        """Whether the shapes that the embeddings give for such a batch were seen before."""
+        """Whether the shapes of the embeddings' outputs are known for such a batch."""
         return batch.tokens is not None or any(key[1] == _signature(batch) for key in self._stems)
 
     def _prepared(self, batch: Batch, start: int, hidden: torch.Tensor | None, stop: int | None) -> _Run:
@@ -146,7 +165,7 @@ class Bypass:
             return original(*args, **kwargs)
         sizes = {"batch": run.batch, "tokens": run.tokens or 0}
         shape = [sizes[d] if isinstance(d, str) else d for d in stem.shape]
-        return torch.empty(shape, dtype=stem.dtype, device=stem.device)  # its shape is all that is read
+        return torch.empty(shape, dtype=stem.dtype, device=stem.device)  # only its shape is read
 
     def _block_forward(
         self, index: int, position: int, last: bool, original: Callable[..., Any], *args: Any, **kwargs: Any
@@ -176,7 +195,7 @@ def _signature(batch: Batch) -> tuple[tuple[int, ...], ...]:
 
 
 def _stem(output: Any, run: _Run) -> _Stem | None:
-    """What can stand in for `output`; None where it has to be computed, since later blocks may read it."""
+    """The placeholder for `output`, or None if it must be computed because later blocks may read it."""
     if not isinstance(output, torch.Tensor) or not output.is_floating_point() or output.dim() < 3:
         return None
     if output.shape[0] != run.batch or (run.tokens is not None and output.shape[1] != run.tokens):
@@ -191,9 +210,9 @@ def _form(index: int, output: Any) -> int | None:
     if isinstance(output, torch.Tensor):
         return None
     if not isinstance(output, tuple) or not isinstance(output[0], torch.Tensor):
-        raise Unsuitable(f"block {index} gives a {type(output).__name__}, not a hidden state")
+        raise Unsuitable(f"block {index} returns a {type(output).__name__}, not a hidden state")
     if any(value is not None for value in output[1:]):
-        raise Unsuitable(f"block {index} hands more than its hidden state to later blocks")
+        raise Unsuitable(f"block {index} passes more than its hidden state to later blocks")
     return len(output)
 
 

@@ -1,4 +1,4 @@
-"""The check before first use: does a bypass give what the whole forward pass gives, on a real batch?"""
+"""Check before first use that a bypass has the same output as the whole forward pass, on a real batch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,20 @@ HALF_TOLERANCE = 5e-2
 def check_bypass(
     bypass: Bypass, forward: Callable[..., Any], batch: Batch, boundary: int, modules: Sequence[nn.Module]
 ) -> None:
-    """Compare the bypass at `boundary` with the whole `forward` on `batch`, in another width than its rows had.
+    """Compare the output of a bypass with that of the whole forward pass.
 
-    `modules` are those of the tower, put into eval mode for the while. Raises `Unsuitable` with the reason where the
-    two differ at a real position, or where the model cannot be run so.
+    The bypass gets a wider batch than the one that its rows are from, as happens with batches of mixed lengths. Padding
+    is not compared. Both run in evaluation mode, and the random state does not change.
+
+    Args:
+        bypass: The bypass. It also learns the shapes of the modules below the boundary.
+        forward: The tower's forward pass.
+        batch: A batch from the training data.
+        boundary: The number of leading units to skip.
+        modules: All modules of the tower.
+
+    Raises:
+        Unsuitable: If the outputs differ, or if the model cannot be run this way.
     """
     wide = _widened(batch)
     cuda = [t.device.index or 0 for t in batch.tensors.values() if t.is_cuda][:1]
@@ -37,9 +47,9 @@ def check_bypass(
             skipped = _first(bypass.from_boundary(forward, wide, boundary, hidden))
         except Unsuitable:
             raise
-        except Exception as error:  # whatever a model's code does when its blocks are skipped, it must not run so
+        except Exception as error:  # a model's own code may raise anything when its blocks are skipped
             raise Unsuitable(f"its forward pass cannot be bypassed ({type(error).__name__}: {error})") from error
-    # Weights cast under no_grad must not serve the training pass that follows (pytorch caches them by autocast).
+    # Autocast caches weights that were cast under no_grad. The training pass that follows must not use them.
     torch.clear_autocast_cache()
     rounding = torch.is_autocast_enabled(whole.device.type) or whole.dtype not in TOLERANCE
     tolerance = HALF_TOLERANCE if rounding else TOLERANCE[whole.dtype]
@@ -49,18 +59,22 @@ def check_bypass(
         if whole.shape != skipped.shape or not torch.allclose(
             expected, skipped[index, at], rtol=tolerance, atol=tolerance * scale
         ):
-            raise Unsuitable("bypassing its prefix changes what the model gives")
+            raise Unsuitable("skipping its prefix changes the output of the model")
 
 
 def check_shape(hidden: torch.Tensor, batch: Batch, boundary: int) -> None:
-    """Raises `Unsuitable` unless `hidden` has a vector for each token of each example."""
+    """Check that `hidden` has a vector for each token of each example.
+
+    Raises:
+        Unsuitable: If it has not.
+    """
     expected = (batch.size,) if batch.tokens is None else (batch.size, batch.tokens)
     if tuple(hidden.shape[: len(expected)]) != expected:
-        raise Unsuitable(f"block {boundary - 2} gives {tuple(hidden.shape)} for a batch of {expected}")
+        raise Unsuitable(f"block {boundary - 2} returns shape {tuple(hidden.shape)} for a batch of shape {expected}")
 
 
 def _widened(batch: Batch) -> Batch:
-    """The batch with padded columns at its right, so that its width is neither its rows' nor its size."""
+    """The batch with columns of padding added. Its width then differs from that of its rows and from its size."""
     if batch.tokens is None or "attention_mask" not in batch.tensors:
         return batch
     extra = PADDED_COLUMNS + (batch.tokens + PADDED_COLUMNS == batch.size)
@@ -76,5 +90,5 @@ def _widened(batch: Batch) -> Batch:
 def _first(output: Any) -> torch.Tensor:
     value = output if isinstance(output, torch.Tensor) else output[0]
     if not isinstance(value, torch.Tensor):
-        raise Unsuitable(f"it gives a {type(output).__name__}, not a hidden state")
+        raise Unsuitable(f"it returns a {type(output).__name__}, not a hidden state")
     return value

@@ -1,4 +1,4 @@
-"""DiskRows: rows of hidden states in a folder, append-only and checksummed, for this run and for later ones."""
+"""Rows of hidden states in a folder: append-only files with checksums, for this run and later ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import torch
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"adaptivefreeze rows 1\n"
-_RECORD = struct.Struct("<16sIII")  # key, tokens, checksum of the row, checksum of this record's first 24 bytes
+_RECORD = struct.Struct("<16sIII")  # key, tokens, checksum of the row, checksum of the first 24 bytes
 
 
 @dataclass
 class _File:
-    """One file of rows: who reads it maps it into memory."""
+    """One file of rows. It is mapped into memory for reading."""
 
     path: Path
     dtype: torch.dtype
@@ -38,11 +38,18 @@ class _File:
 
 
 class DiskRows:
-    """Maps a key, under a fingerprint, to a row of shape (tokens, …).
+    """Maps a fingerprint and a key to a row of shape (tokens, …).
 
-    Each process appends to files of its own, so several share a folder without locks; a file is read only under the
-    fingerprint it was written for. A row whose checksum fails is never given out, a truncated file is read up to
-    where it breaks off, and a folder that cannot be written is said once and read from all the same.
+    Each process appends to its own files, so several processes can share a folder without locks. A file is only read
+    for the fingerprint that it was written for. A row with a wrong checksum is never returned, and an incomplete file
+    is read up to its last whole row. If the folder is not writable, this is logged once, and it is still read.
+
+    Args:
+        folder: The folder. It is created if it does not exist.
+
+    Attributes:
+        folder: The folder.
+        bytes: Number of bytes written.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -50,18 +57,20 @@ class DiskRows:
         self.bytes = 0
         self._writable = True
         self._files: list[_File] = []
-        self._index: dict[str, dict[bytes, tuple[int, int, int, int]]] = {}  # fingerprint -> key -> place
+        self._index: dict[
+            str, dict[bytes, tuple[int, int, int, int]]
+        ] = {}  # fingerprint -> key -> (file, offset, tokens, checksum)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self._give_up_writing(error)
+            self._stop_writing(error)
 
     def has(self, fingerprint: str, key: bytes) -> bool:
-        """Whether a row is known; its checksum is looked at when it is read."""
+        """Return whether a row exists. Its checksum is verified when it is read."""
         return key in self._known(fingerprint)
 
     def get(self, fingerprint: str, key: bytes) -> torch.Tensor | None:
-        """The row of `key`, a copy on the host, or None where there is none or its checksum fails."""
+        """Return a copy of the row in host memory, or None if it does not exist or its checksum is wrong."""
         place = self._known(fingerprint).get(key)
         if place is None:
             return None
@@ -70,14 +79,18 @@ class DiskRows:
         size = tokens * file.token_bytes
         data = self._read(file, offset, size)
         if len(data) != size or zlib.crc32(data) != checksum:
-            logger.warning("A row in %s does not match its checksum: it is computed anew.", file.path)
+            logger.warning("A row in %s does not match its checksum and is computed again.", file.path)
             del self._index[fingerprint][key]
             return None
         values = torch.frombuffer(bytearray(data), dtype=file.dtype) if size else torch.empty(0, dtype=file.dtype)
         return values.reshape(tokens, *file.width)
 
     def put(self, fingerprint: str, key: bytes, row: torch.Tensor) -> bool:
-        """Append `row`; False where nothing can be written any more."""
+        """Append a row.
+
+        Returns:
+            Whether it was written. It is not if it exists or if the folder is not writable.
+        """
         if not self._writable or self.has(fingerprint, key):
             return False
         value = row.detach().cpu().contiguous()
@@ -89,7 +102,7 @@ class DiskRows:
             assert file.writer is not None
             file.writer.write(head + struct.pack("<I", zlib.crc32(head)) + data)
         except OSError as error:
-            self._give_up_writing(error)
+            self._stop_writing(error)
             return False
         place = (number, file.end + _RECORD.size, int(value.shape[0]), zlib.crc32(data))
         file.end += _RECORD.size + len(data)
@@ -98,13 +111,13 @@ class DiskRows:
         return True
 
     def close(self) -> None:
-        """Write out what is buffered and let go of the files."""
+        """Flush and close all files."""
         for file in self._files:
             if file.writer is not None:
                 try:
                     file.writer.close()
                 except OSError as error:
-                    self._give_up_writing(error)
+                    self._stop_writing(error)
             if file.view is not None:
                 file.view.close()
         self._files, self._index = [], {}
@@ -116,7 +129,7 @@ class DiskRows:
                 try:
                     self._scan(path, fingerprint)
                 except OSError as error:
-                    logger.warning("%s cannot be read (%s): its rows are computed anew.", path, error)
+                    logger.warning("%s cannot be read (%s). Its rows are computed again.", path, error)
         return self._index[fingerprint]
 
     def _scan(self, path: Path, fingerprint: str) -> None:
@@ -129,7 +142,7 @@ class DiskRows:
             except (ValueError, KeyError, AttributeError, TypeError):
                 described = {}
             if not header.startswith(_MAGIC) or described.get("fingerprint") != fingerprint:
-                logger.warning("%s was written for another model or by another program: it is left alone.", path)
+                logger.warning("%s was written for another model or by another program and is ignored.", path)
                 return
             file = _File(path, dtype, width)
             self._files.append(file)
@@ -140,7 +153,7 @@ class DiskRows:
                 key, tokens, checksum, own = _RECORD.unpack(record)
                 end = offset + _RECORD.size + tokens * file.token_bytes
                 if zlib.crc32(record[:-4]) != own or end > size:
-                    logger.warning("%s breaks off after %d bytes: the rows before are used.", path, offset)
+                    logger.warning("%s is incomplete after %d bytes. The rows before are used.", path, offset)
                     break
                 self._index[fingerprint][key] = (len(self._files) - 1, offset + _RECORD.size, tokens, checksum)
                 offset = end
@@ -176,7 +189,7 @@ class DiskRows:
                 return b""
         return file.view[offset : offset + size]
 
-    def _give_up_writing(self, error: OSError) -> None:
+    def _stop_writing(self, error: OSError) -> None:
         if self._writable:
-            logger.warning("Rows are no longer written to %s (%s); the run goes on.", self.folder, error)
+            logger.warning("Rows are no longer written to %s (%s). Training continues.", self.folder, error)
         self._writable = False

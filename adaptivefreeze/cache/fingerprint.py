@@ -1,4 +1,4 @@
-"""Fingerprints: what has to be the same for a stored row to be right, as a chain over the units of the prefix."""
+"""Fingerprints of a model's prefix: a stored row is valid as long as they are the same."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import transformers
 from torch import nn
 
 from ..model.blocks import BlockStack
+from ..model.fingerprint import update_digest
 
 
-class Fingerprints:
-    """Digests of a model's code and of its leading units.
+class PrefixFingerprints:
+    """Digests of a model's code and of the values of its leading units.
 
-    `chain(b)` stands for everything that a row with `b` units behind it depends on: model code, config, library
-    versions, and the values of the parameters and buffers of these units. A unit is read again only when one of its
-    tensors was written to (`changed`), or on `refresh`.
+    A unit is read again only if one of its tensors was written to, or on request.
+
+    Args:
+        model: The model.
+        stack: Its units.
     """
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
@@ -35,9 +38,12 @@ class Fingerprints:
         self._digests: dict[int, bytes] = {}
 
     def changed(self, units: int, *, refresh: bool = False) -> int | None:
-        """The first of the leading `units` units whose values are no longer what they were, or None.
+        """Return the first of the leading `units` units whose values differ from those read last, or None.
 
-        With `refresh` all values are read, else those that were written to since.
+        Args:
+            units: Number of leading units to compare.
+            refresh: Whether to read all values. Otherwise only tensors whose version counter or memory has changed are
+                read, which misses writes through `tensor.data`.
         """
         first: int | None = None
         for unit in range(units):
@@ -51,15 +57,18 @@ class Fingerprints:
         return first
 
     def chain(self, units: int) -> str:
-        """Hexadecimal digest of code and the leading `units` units."""
+        """Return a hexadecimal digest of all that the output of the leading `units` units depends on.
+
+        It covers the code and configuration of the model, the library versions, and the units' parameters and buffers.
+        """
         self.changed(units)
         digest = hashlib.blake2b(self._code, digest_size=16)
         for unit in range(units):
             digest.update(self._digests[unit])
         return digest.hexdigest()
 
-    def same(self, later: Fingerprints, units: int) -> bool:
-        """Whether `later`, of a model at a later time, agrees with what was read here on the leading `units` units."""
+    def same(self, later: PrefixFingerprints, units: int) -> bool:
+        """Return whether the leading `units` units, as read here, are the same as in the model of `later`."""
         if self._code != later._code or any(unit not in self._digests for unit in range(units)):
             return False
         later.changed(units)
@@ -67,23 +76,28 @@ class Fingerprints:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """The device of the model."""
         return next(t.device for tensors in self._tensors for t in tensors)
 
     def _read(self, unit: int) -> bytes:
         digest = hashlib.blake2b(digest_size=16)
         for tensor in self._tensors[unit]:
-            value = tensor.detach().cpu().contiguous()
-            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+            update_digest(digest, f"{tensor.dtype}{tuple(tensor.shape)}", tensor)
         return digest.digest()
 
 
 def _code_digest(tower: nn.Module) -> bytes:
     config = getattr(tower, "config", None)
     settings = config.to_dict() if config is not None else {}
-    for changing in ("_name_or_path", "name_or_path", "architectures", "id2label", "label2id", "transformers_version"):
-        settings.pop(changing, None)
+    for unused in (
+        "_name_or_path",
+        "name_or_path",
+        "architectures",
+        "id2label",
+        "label2id",
+        "transformers_version",
+    ):
+        settings.pop(unused, None)
     settings["attention"] = getattr(config, "_attn_implementation", None)
     source = inspect.getsourcefile(type(tower))
     code = Path(source).read_bytes() if source else type(tower).__qualname__.encode()

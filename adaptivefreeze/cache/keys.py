@@ -1,4 +1,4 @@
-"""Keys: an example is known by the content of its unpadded inputs, 128 bits, wherever and whenever it comes again."""
+"""Keys of examples: 128-bit digests of their unpadded inputs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ MASK = "attention_mask"
 
 @dataclass(frozen=True)
 class Batch:
-    """The inputs of one forward pass of a tower, and what tells its examples apart.
+    """The inputs of one forward pass of a tower, with a key for each example.
 
-    `tensors`: name -> tensor whose first dimension is the batch. `rest`: the other arguments. `keys`: 16 bytes an
-    example. `real`: for each example its real positions, a slice where they are contiguous; None where nothing is
-    padded, because the input is no row of tokens.
+    Attributes:
+        tensors: Inputs by name. The first dimension of each is the batch.
+        rest: The other arguments by name.
+        keys: The key of each example, 16 bytes.
+        real: The positions of each example that are not padding, as a slice if they are contiguous. None if the inputs
+            are not sequences of tokens.
+        tokens: Width of the batch in tokens. None if the inputs are not sequences of tokens.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -35,12 +39,12 @@ class Batch:
 
     @property
     def padded(self) -> bool:
-        """Whether some example is shorter than the batch is wide."""
+        """Whether the batch contains padding."""
         whole = slice(0, self.tokens)
         return self.real is not None and any(not isinstance(at, slice) or at != whole for at in self.real)
 
     def select(self, rows: Sequence[int]) -> Batch:
-        """The batch of these examples alone, as wide as before."""
+        """Return a batch of the examples at the indices `rows`, of the same width."""
         if len(rows) == self.size:
             return self
         index = torch.tensor(rows)
@@ -49,7 +53,14 @@ class Batch:
         return Batch(tensors, self.rest, tuple(self.keys[i] for i in rows), real, self.tokens)
 
     def assemble(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Rows of shape (tokens, …), one an example -> (batch, tokens, …) on the inputs' device, zeros at padding."""
+        """Combine rows into a hidden state.
+
+        Args:
+            rows: One row for each example, of shape (tokens, …), without padding.
+
+        Returns:
+            A tensor of shape (batch, tokens, …) on the device of the inputs, with zeros at padding.
+        """
         device = next(iter(self.tensors.values())).device
         if self.real is None or self.tokens is None:
             return torch.stack([row.to(device, non_blocking=True) for row in rows])
@@ -63,11 +74,18 @@ class Batch:
 
 
 def read_batch(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], salt: bytes) -> Batch:
-    """Keys and real positions of the examples in `tensors`, each of shape (batch, …).
+    """Compute the keys and the unpadded positions of the examples in a batch.
 
-    Padding is what the attention mask of shape (batch, tokens) leaves out; it takes no part in the key, so an example
-    is known again in a batch of another width. `salt` keeps apart what one content may give, as under autocast.
-    Raises `ValueError` when the tensors are not of one batch size.
+    Padding is where an attention mask of shape (batch, tokens) is zero. It is not part of the key, so an example has
+    the same key in a batch of another width.
+
+    Args:
+        tensors: Inputs by name, each of shape (batch, …).
+        rest: The other arguments by name.
+        salt: Distinguishes conditions under which the same content has different outputs, such as autocast.
+
+    Raises:
+        ValueError: If the tensors have different batch sizes.
     """
     sizes = {t.shape[0] if t.dim() else 0 for t in tensors.values()}
     if len(sizes) != 1:
@@ -92,7 +110,7 @@ def read_batch(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], 
             value = tensor[row]
             if name == MASK and real is not None:
                 if isinstance(positions, slice) and positions.start == 0:
-                    continue  # its length is that of the others
+                    continue  # the lengths of the other inputs imply it
                 value = torch.arange(tokens or 0)[positions]
             elif name in widths and tensor.shape[1] == tokens:
                 value = value[positions]

@@ -1,4 +1,4 @@
-"""Rows of hidden states in memory, packed without padding, each store up to its budget."""
+"""Rows of hidden states in memory, stored without padding and within a budget."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 import torch
 
 CHUNK_BYTES = 32 * 2**20
-# A key, its place in the dictionary and in the arrays beside it, as measured over a million rows.
+# Bytes for a key, its entry in the dictionary and in the arrays, as measured with a million rows.
 INDEX_BYTES = 200
 
 
 @dataclass
 class _Arena:
-    """Chunks of one width and dtype: `chunks[c][o : o + n]` is a row of n tokens."""
+    """Chunks of memory for rows of one width and dtype. `chunks[c][o : o + n]` is a row of n tokens."""
 
     width: tuple[int, ...]
     dtype: torch.dtype
     chunks: list[torch.Tensor] = field(default_factory=list)
     used: int = 0  # tokens in the last chunk
-    free: dict[int, list[int]] = field(default_factory=dict)  # length -> slots given back
+    free: dict[int, list[int]] = field(default_factory=dict)  # length -> free slots
 
     @property
     def token_bytes(self) -> int:
@@ -30,11 +30,19 @@ class _Arena:
 
 
 class RowStore:
-    """Maps a key to one row of shape (tokens, …) and the boundary it was taken at.
+    """Maps a key to one row of shape (tokens, …) and its boundary, the number of units below it.
 
-    Rows are copied into large chunks, so a million of them are a dictionary and four arrays, not a million tensors.
-    What does not fit into `budget` bytes, index included, is not kept. `device` says where the rows lie; on the host
-    they are pinned when `pinned`.
+    Rows are copied into large chunks, so a million rows take a dictionary and five arrays, not a million tensors.
+
+    Args:
+        budget: Maximum size of rows and index, in bytes.
+        device: Device for the rows.
+        pinned: Whether host memory is pinned.
+
+    Attributes:
+        budget: The budget.
+        device: The device.
+        refused: Number of rows that did not fit.
     """
 
     def __init__(self, budget: int, device: torch.device | str = "cpu", *, pinned: bool = False) -> None:
@@ -53,22 +61,30 @@ class RowStore:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes taken: whole chunks, and the index."""
+        """Size of all chunks and of the index, in bytes."""
         return self._chunk_bytes + INDEX_BYTES * len(self._offset)
 
     def boundary(self, key: bytes) -> int | None:
-        """How many units the row of `key` has behind it, or None for an unknown key."""
+        """Return the boundary of the row of `key`, or None if there is none."""
         slot = self._slots.get(key)
         return None if slot is None else self._boundary[slot]
 
     def get(self, key: bytes) -> torch.Tensor:
-        """The row of `key`, a view. Raises `KeyError` for an unknown key."""
+        """Return a view of the row of `key`.
+
+        Raises:
+            KeyError: If there is none.
+        """
         slot = self._slots[key]
         chunk = self._arenas[self._arena[slot]].chunks[self._chunk[slot]]
         return chunk[self._offset[slot] : self._offset[slot] + self._length[slot]]
 
     def put(self, key: bytes, boundary: int, row: torch.Tensor) -> bool:
-        """Keep a copy of `row`, in place of the key's former one. False when it does not fit."""
+        """Store a copy of `row`. It replaces an earlier row of this key.
+
+        Returns:
+            Whether it fits into the budget. If not, the key has no row any more.
+        """
         slot = self._slots.get(key)
         if slot is not None and self._fits(slot, row):
             self._boundary[slot] = boundary
@@ -85,7 +101,7 @@ class RowStore:
         return True
 
     def drop_above(self, boundary: int) -> int:
-        """Forget the rows that have more than `boundary` units behind them; how many they were."""
+        """Drop the rows above `boundary`, and return how many there were."""
         gone = [key for key, slot in self._slots.items() if self._boundary[slot] > boundary]
         for key in gone:
             self._forget(key)
@@ -105,7 +121,7 @@ class RowStore:
         if arena.free.get(length):
             return arena.free[length].pop()
         if not arena.chunks or arena.used + length > arena.chunks[-1].shape[0]:
-            # Room is for rows like this one and for their index; the last chunk may be smaller than the others.
+            # Space for rows like this one and their index. The last chunk may be smaller than the others.
             row_bytes = length * arena.token_bytes
             rows = (self.budget - self.used_bytes) // (row_bytes + INDEX_BYTES)
             limit = max(1, min(CHUNK_BYTES, self.budget // 8) // max(1, row_bytes))
@@ -140,7 +156,11 @@ class RowStore:
 
 
 class Tiers:
-    """Stores in order of nearness: a row is kept in the first that has room for it."""
+    """Several stores, fastest first. A row is kept in the first one that has space for it.
+
+    Args:
+        stores: The stores.
+    """
 
     def __init__(self, stores: Sequence[RowStore]) -> None:
         self.stores = tuple(stores)
@@ -150,42 +170,54 @@ class Tiers:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes taken in all stores."""
+        """Size of all stores, in bytes."""
         return sum(store.used_bytes for store in self.stores)
 
     @property
     def refused(self) -> int:
-        """How often a row found room in none of them."""
+        """Number of rows that fit into no store."""
         return self.stores[-1].refused
 
     def boundary(self, key: bytes) -> int | None:
-        """How many units the row of `key` has behind it, or None for an unknown key."""
+        """Return the boundary of the row of `key`, or None if there is none."""
         return next((found for store in self.stores if (found := store.boundary(key)) is not None), None)
 
     def get(self, key: bytes) -> torch.Tensor:
-        """The row of `key`, a view, wherever it lies. Raises `KeyError` for an unknown key."""
+        """Return a view of the row of `key`.
+
+        Raises:
+            KeyError: If there is none.
+        """
         for store in self.stores:
             if store.boundary(key) is not None:
                 return store.get(key)
         raise KeyError(key)
 
     def put(self, key: bytes, boundary: int, row: torch.Tensor) -> bool:
-        """Keep a copy of `row`, where the former one lay or in the first with room. False where none has."""
+        """Store a copy of `row` in the store of an earlier row of this key, or in the first that has space.
+
+        Returns:
+            Whether it fits into one of them.
+        """
         for store in self.stores:
             if store.boundary(key) is not None:
                 if store.put(key, boundary, row):
                     return True
-                break  # its own store gave it up: another may have room
+                break  # that store has dropped the row; another may have space
         return any(store.put(key, boundary, row) for store in self.stores)
 
     def drop_above(self, boundary: int) -> int:
-        """Forget the rows that have more than `boundary` units behind them; how many they were."""
+        """Drop the rows above `boundary`, and return how many there were."""
         return sum(store.drop_above(boundary) for store in self.stores)
 
 
 def stores_for(device: torch.device, budget: int) -> Tiers:
-    """Where rows for a model on `device` are kept: `budget` bytes of the host; before them, on a CUDA device, a quarter
-    of its free memory, and the host's rows in pinned memory."""
+    """Return the stores for a model on `device`.
+
+    Args:
+        device: The device of the model. On CUDA, a quarter of its free memory is used before pinned host memory.
+        budget: Maximum size in host memory, in bytes.
+    """
     if device.type != "cuda":
         return Tiers([RowStore(budget)])
     free, _ = torch.cuda.mem_get_info(device)

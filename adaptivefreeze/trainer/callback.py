@@ -85,7 +85,7 @@ class FreezeCallback(TrainerCallback):
         if tower is not None and not isinstance(tower, str):
             raise RequestError(f"tower must be the path of a module, not {tower!r}.")
         self.policy = parse_policy(policy)
-        self.cache = PrefixCache.of(cache)
+        self.cache = PrefixCache() if cache is True else cache or None
         self.stack: BlockStack | None = None
         self.timeline = Timeline()
         self._restore = restore
@@ -172,8 +172,8 @@ class FreezeCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.cache is not None:
-            self.cache.next_epoch()
+        if self._run is not None:
+            self._run.begin_epoch()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..cache import PrefixCache
+from ..cache import CacheSession, PrefixCache
 from ..model.blocks import BlockStack
 from ..model.freezer import Freezer
 from ..model.mask import FreezeMask
@@ -60,6 +60,7 @@ class FreezingRun:
         self.runner: PolicyRunner | None = None
         self._model = model
         self._cache = cache
+        self._session: CacheSession | None = None
         self._optimizer = optimizer
         policy.reset()
         if saved is None:
@@ -119,7 +120,7 @@ class FreezingRun:
             step,
             self.mask,
             learning_rate=self._learning_rate(),
-            cached=self._cache is not None and self._cache.stats.disabled_reason is None,
+            cached=self._session is not None and self._session.stats.disabled_reason is None,
             metrics=metrics,
             ahead=self.pace.ahead,
         )
@@ -127,6 +128,11 @@ class FreezingRun:
             return False
         self._carry_out(decision, step)
         return decision.stop
+
+    def begin_epoch(self) -> None:
+        """Start a new pass over the training data."""
+        if self._session is not None:
+            self._session.next_epoch()
 
     def end_step(self, step: int, scheduler: Any = None) -> bool:
         """Finish a step: advance the schedule, and decide if the step is a decision point.
@@ -167,8 +173,9 @@ class FreezingRun:
         """
         if self.runner is not None:
             self.runner.close()
-        if self._cache is not None:
-            self._cache.detach()
+        if self._session is not None:
+            self._session.detach()
+            self._session = None
         if restore:
             self.freezer.restore()
         else:
@@ -183,7 +190,7 @@ class FreezingRun:
             self.runner = PolicyRunner(self.policy, self._model, self.stack, self.plan)
             self.runner.load(tensors)
         if self._cache is not None:
-            self._cache.attach(self._model, self.stack)
+            self._session = CacheSession(self._cache, self._model, self.stack)
             self._move_cache(step)
 
     def _carry_out(self, decision: Decision, step: int) -> None:
@@ -198,8 +205,8 @@ class FreezingRun:
             self.timeline.record(step, decision.mask, decision.reason)
 
     def _move_cache(self, step: int) -> None:
-        if self._cache is not None:
-            self._cache.move(self.mask, passes=self._remaining_passes(step), examples=self.plan.examples)
+        if self._session is not None:
+            self._session.move(self.mask, passes=self._remaining_passes(step), examples=self.plan.examples)
 
     def _remaining_passes(self, step: int) -> float | None:
         """Passes over the training data that are left, or None if unknown."""

@@ -1,10 +1,11 @@
-"""The cache on a CUDA device: the losses of the CPU, rows on the device, then in pinned memory."""
+"""The cache on a CUDA device gives the losses of the CPU, with rows on the device and in pinned memory."""
 
 import pytest
 import torch
 from training import tiny_bert
 
 from adaptivefreeze import BottomUp, PrefixCache, find_blocks, freeze
+from adaptivefreeze.cache import CacheSession
 
 pytestmark = [
     pytest.mark.gpu,
@@ -16,7 +17,7 @@ def losses(device, cache, steps=8):
     model = tiny_bert()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # devices draw differently
+            module.p = 0.0  # random numbers differ between devices
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
@@ -24,8 +25,8 @@ def losses(device, cache, steps=8):
     found = []
     with freeze(model, BottomUp(2), optimizer=optimizer) as freezer:
         if cache:
-            cache.attach(model, find_blocks(model))
-            cache.move(freezer.mask)
+            session = CacheSession(cache, model, find_blocks(model))
+            session.move(freezer.mask)
         for step in range(steps):
             ids = batches[step % 2]
             loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids % 3).loss
@@ -34,7 +35,7 @@ def losses(device, cache, steps=8):
             optimizer.zero_grad()
             found.append(loss.item())
         if cache:
-            cache.detach()
+            session.detach()
             assert (cache.stats.misses, cache.stats.hits) == (8, 8 * (steps // 2 - 1))
     return found
 

@@ -1,4 +1,4 @@
-"""The cache changes speed and nothing else: against the prefix in eval mode, bit for bit where shapes are equal."""
+"""The cache changes speed only: compared with the prefix in eval mode, bit for bit where shapes are equal."""
 
 import math
 
@@ -9,6 +9,7 @@ from training import BLOCKS, Sentences, losses, make_trainer, moved, tiny_bert, 
 from transformers import TrainerCallback
 
 from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, PrefixCache, find_blocks, freeze
+from adaptivefreeze.cache import CacheSession
 
 IN_ORDER = {"train_sampling_strategy": "sequential", "num_train_epochs": 3}
 
@@ -50,7 +51,7 @@ def test_static_is_bit_identical(tmp_path, settings):
 
 
 def test_a_moving_boundary_is_bit_identical(tmp_path):
-    """Deeper twice, thawed, deeper again: rows are carried up, dropped and computed anew, and nothing shows."""
+    """Deeper, thawed, and deeper again: rows are carried up, dropped and computed anew, with the same losses."""
     plan = {3: 3, 8: 1, 9: 2, 14: 3}
     plain, _ = run(tmp_path, False, plan, num_train_epochs=5)
     cached, callback = run(tmp_path, True, plan, num_train_epochs=5)
@@ -97,7 +98,7 @@ def test_shuffled_batches_of_changing_width_agree_to_rounding(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
-def test_every_architecture_is_equal_or_declined_with_a_reason(architecture):
+def test_every_architecture_is_equal_or_disabled_with_a_reason(architecture):
     model = architecture.build()
     other = twin(model)
     stack = find_blocks(model, architecture.tower)
@@ -115,8 +116,8 @@ def test_every_architecture_is_equal_or_declined_with_a_reason(architecture):
             optimizer = torch.optim.AdamW(m.parameters(), lr=1e-2)
             run.freezer.attach_optimizer(optimizer)
             if cache:
-                cache.attach(m, stack)
-                cache.move(run.mask, passes=4, examples=8)
+                session = CacheSession(cache, m, stack)
+                session.move(run.mask, passes=4, examples=8)
             m.train()
             for step in range(6):
                 torch.manual_seed(step)
@@ -126,7 +127,7 @@ def test_every_architecture_is_equal_or_declined_with_a_reason(architecture):
                 optimizer.zero_grad()
                 seen.append(loss.item())
             if cache:
-                cache.detach()
+                session.detach()
                 outcome["stats"] = cache.stats
         outcome[name] = (seen, weights(m))
     assert outcome["stats"].disabled_reason is None or len(outcome["stats"].disabled_reason) > 10

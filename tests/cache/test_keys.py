@@ -1,4 +1,4 @@
-"""Keys: one content, one key, in whatever batch and width; another content, another key."""
+"""Keys: equal content has an equal key in any batch and width; different content has a different key."""
 
 import torch
 from hypothesis import given, settings
@@ -23,13 +23,13 @@ def keys(tensors, rest=None, salt=b""):
 
 @given(sentences, st.integers(8, 12), st.integers(8, 12))
 @settings(deadline=None)
-def test_width_and_company_do_not_matter(rows, one, other):
+def test_width_and_other_examples_do_not_matter(rows, one, other):
     apart = [keys(padded([row], other))[0] for row in rows]
     assert list(keys(padded(rows, one))) == apart
     assert len(set(apart)) == len({tuple(row) for row in rows})
 
 
-def test_everything_that_feeds_the_model_matters():
+def test_every_input_of_the_model_matters():
     base = padded([[5, 6, 7]], 6)
     types = torch.zeros(1, 6, dtype=torch.long)
     others = [
@@ -44,10 +44,10 @@ def test_everything_that_feeds_the_model_matters():
     found = {keys(base)[0], keys(base, salt=b"bf16")[0], *(keys(other)[0] for other in others)}
     assert len(found) == len(others) + 2
     beyond = {**base, "token_type_ids": types + torch.tensor([[0, 0, 0, 0, 0, 9]])}
-    assert keys(beyond) == keys({**base, "token_type_ids": types})  # at padding
+    assert keys(beyond) == keys({**base, "token_type_ids": types})  # differs only at padding
 
 
-def test_pictures_are_known_by_their_pixels():
+def test_images_are_identified_by_their_pixels():
     pixels = torch.randn(3, 3, 4, 4)
     pixels[2] = pixels[0]
     found = keys({"pixel_values": pixels})

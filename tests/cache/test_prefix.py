@@ -1,4 +1,4 @@
-"""PrefixCache in a real Trainer: it knows when not to, survives faults, and resumes exactly."""
+"""PrefixCache in a Trainer: it is disabled where it does not help, survives faults, and resumes exactly."""
 
 import logging
 
@@ -8,6 +8,7 @@ from training import BLOCKS, Sentences, losses, make_trainer, moved, tiny_bert, 
 from transformers import TrainerCallback
 
 from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, PrefixCache, find_blocks, freeze
+from adaptivefreeze.cache import CacheSession
 
 IN_ORDER = {"train_sampling_strategy": "sequential", "num_train_epochs": 3}
 
@@ -47,7 +48,7 @@ def test_shuffled_epochs_other_batches_and_evaluation_hit(tmp_path):
     assert stats.seconds_spent > 0
 
 
-def test_every_log_line_tells_the_hit_rate(tmp_path):
+def test_every_log_line_reports_the_hit_rate(tmp_path):
     trainer, stats = train(tmp_path, True)
     rates = [line["freeze/cache_hit_rate"] for line in trainer.state.log_history]
     assert rates[0] == 0
@@ -64,14 +65,14 @@ def test_labels_take_no_part_in_the_key(tmp_path):
     assert stats.misses == 24
 
 
-def test_inputs_that_change_every_epoch_retire_it(tmp_path, caplog):
+def test_inputs_that_change_every_epoch_disable_it(tmp_path, caplog):
     class Masked(Sentences):
         def __getitem__(self, index):
             row = self.rows[index]
             return {**row, "input_ids": row["input_ids"] * (torch.rand(9) > 0.5)}
 
     trainer, stats = train(tmp_path, True, train_dataset=Masked(), num_train_epochs=5)
-    assert "hardly any example comes again" in stats.disabled_reason
+    assert "hardly any example is found again" in stats.disabled_reason
     assert stats.misses <= 1.5 * 24
     assert caplog.text.count("Prefix cache disabled") == 1
     assert len(losses(trainer)) == 30
@@ -80,11 +81,11 @@ def test_inputs_that_change_every_epoch_retire_it(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"num_train_epochs": 1}, "filling it would not pay"),
+        ({"num_train_epochs": 1}, "filling it does not pay"),
         ({"memory": 900}, "900 bytes hold 1 of 24 examples"),
     ],
 )
-def test_it_stands_aside_where_it_does_not_pay(tmp_path, settings, reason, caplog):
+def test_it_is_disabled_where_it_does_not_pay(tmp_path, settings, reason, caplog):
     settings = dict(settings)
     cache = PrefixCache(memory=settings.pop("memory", None))
     _, stats = train(tmp_path, cache, **settings)
@@ -92,8 +93,8 @@ def test_it_stands_aside_where_it_does_not_pay(tmp_path, settings, reason, caplo
     assert caplog.text.count("Prefix cache disabled") == 1
 
 
-class MovedByHand(TrainerCallback):
-    """Freezes the first `depths[step]` blocks after that step, as a person would."""
+class MovedByUser(TrainerCallback):
+    """Freezes the first `depths[step]` blocks after that step, by `FreezeCallback.move`."""
 
     def __init__(self, freezing, depths):
         self.freezing, self.depths = freezing, depths
@@ -107,7 +108,7 @@ class MovedByHand(TrainerCallback):
 def train_moved(folder, depths, cache, epochs, start="nothing"):
     freezing = FreezeCallback(start, cache=cache, eval_frozen=True)
     settings = {**IN_ORDER, "num_train_epochs": epochs}
-    trainer = make_trainer(tiny_bert(), folder, [freezing, MovedByHand(freezing, depths)], **settings)
+    trainer = make_trainer(tiny_bert(), folder, [freezing, MovedByUser(freezing, depths)], **settings)
     trainer.train()
     return losses(trainer), freezing.cache and freezing.cache.stats
 
@@ -115,12 +116,12 @@ def train_moved(folder, depths, cache, epochs, start="nothing"):
 def test_what_does_not_pay_for_a_shallow_prefix_may_pay_for_a_deeper_one(tmp_path, caplog):
     depths = {10: 1, 11: 3}  # with 1.33 and 1.17 passes to go
     cached, stats = train_moved(tmp_path, depths, True, epochs=3)
-    assert "1.3 passes over the data to go, filling it would not pay" in caplog.text
+    assert "filling it does not pay with 1.3 passes over the data left" in caplog.text
     assert (stats.disabled_reason, stats.misses, stats.hits) == (None, 24, 4)
     assert cached == train_moved(tmp_path, depths, False, epochs=3)[0]
 
 
-def test_rows_that_thawing_dropped_do_not_retire_it(tmp_path):
+def test_rows_dropped_by_thawing_do_not_disable_it(tmp_path):
     depths = {6: 3, 12: 2, 18: 1}
     cached, stats = train_moved(tmp_path, depths, True, epochs=5, start="bottom-up:4")
     assert (stats.disabled_reason, stats.misses, stats.hits) == (None, 4 * 24, 24)
@@ -182,9 +183,9 @@ def test_a_broken_folder_costs_no_step(tmp_path, fault):
 
 
 def test_a_changed_prefix_weight_never_meets_an_old_row(tmp_path, caplog):
-    """Written to by an optimizer's way or behind its back, the rows made before are gone."""
+    """Rows are dropped when the weight is written in place or through `tensor.data`."""
 
-    class Meddles(TrainerCallback):
+    class WritesWeight(TrainerCallback):
         def __init__(self, write):
             self.write = write
 
@@ -197,12 +198,12 @@ def test_a_changed_prefix_weight_never_meets_an_old_row(tmp_path, caplog):
         weight.data.mul_(1.5)  # this write changes no version counter
 
     for write in (lambda weight: weight.mul_(1.5), behind):
-        plain, _ = train(tmp_path, False, callbacks=[Meddles(write)])
+        plain, _ = train(tmp_path, False, callbacks=[WritesWeight(write)])
         caplog.clear()
         callback = FreezeCallback(BottomUp(2), cache=True, eval_frozen=True)
-        cached = make_trainer(tiny_bert(), tmp_path, [Meddles(write), callback], **IN_ORDER)
+        cached = make_trainer(tiny_bert(), tmp_path, [WritesWeight(write), callback], **IN_ORDER)
         cached.train()
-        assert "rows made from them are dropped" in caplog.text
+        assert "rows computed from them are dropped" in caplog.text
         assert losses(cached) == losses(plain)
 
 
@@ -230,29 +231,29 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path):
     whole = make("whole")
     whole.train()
     with pytest.raises(KeyboardInterrupt):
-        make("cut", Killed()).train()
-    resumed = make("cut")
-    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-8"))
+        make("interrupted", Killed()).train()
+    resumed = make("interrupted")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "interrupted" / "checkpoint-8"))
     assert not moved(weights(whole.model), weights(resumed.model))
 
 
-def test_a_call_that_wants_what_is_skipped_runs_whole():
+def test_a_call_that_requests_skipped_outputs_runs_whole():
     model, batch = tiny_bert().eval(), {"input_ids": torch.randint(5, 60, (3, 7))}
     cache = PrefixCache()
     with freeze(model, BottomUp(2)) as freezer, torch.no_grad():
         plain = model(**batch, output_hidden_states=True)
-        cache.attach(model, find_blocks(model))
-        cache.move(freezer.mask)
+        session = CacheSession(cache, model, find_blocks(model))
+        session.move(freezer.mask)
         model(**batch)
         again = model(**batch, output_hidden_states=True)
-        cache.detach()
+        session.detach()
     assert cache.stats.misses == 3
     assert len(again.hidden_states) == BLOCKS + 1
     assert all(torch.equal(a, b) for a, b in zip(plain.hidden_states, again.hidden_states, strict=True))
 
 
 def test_dropout_and_stored_passes(tmp_path):
-    """Dropout on rows changes training alone; stored passes are drawn in turn, epoch by epoch."""
+    """Dropout on rows changes training only; stored passes are used in turn, one per epoch."""
     plain, _ = train(tmp_path, True)
     dropped, _ = train(tmp_path, PrefixCache(dropout=0.3))
     assert losses(plain) != losses(dropped)
@@ -266,16 +267,16 @@ def test_a_mask_can_be_moved_only_while_training(tmp_path):
         callback.move(FreezeMask(BLOCKS), "by hand", None)
 
 
-def test_it_says_why_it_stands_aside_once(tmp_path, caplog):
+def test_the_reason_for_disabling_is_logged_once(tmp_path, caplog):
     from architectures import ARCHITECTURES
 
     architecture = next(a for a in ARCHITECTURES if a.name == "t5-encoder")
     model = architecture.build()
     cache = PrefixCache()
     with caplog.at_level(logging.WARNING), freeze(model, BottomUp(2)) as freezer:
-        cache.attach(model, freezer.stack)
-        cache.move(freezer.mask, passes=3)
+        session = CacheSession(cache, model, freezer.stack)
+        session.move(freezer.mask, passes=3)
         for step in range(3):
             model(**architecture.inputs(step))
-        cache.detach()
-    assert caplog.text.count("hands more than its hidden state to later blocks") == 1
+        session.detach()
+    assert caplog.text.count("passes more than its hidden state to later blocks") == 1

@@ -1,0 +1,70 @@
+"""The inputs of a tower's forward pass, as a batch of examples that the cache can look up."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..model.blocks import BlockStack
+from .bypass import Unsuitable
+from .keys import Batch, read_batch
+
+# Arguments of a model that only its loss uses.
+LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
+
+
+class InputReader:
+    """Reads the arguments of a tower's forward pass.
+
+    Args:
+        tower: The tower, before its forward pass is wrapped.
+        stack: The units of the model.
+    """
+
+    def __init__(self, tower: nn.Module, stack: BlockStack) -> None:
+        self._config = getattr(tower, "config", None)
+        self._parameters = inspect.signature(tower.forward).parameters
+        self._has_experts = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
+
+    def read(self, args: Sequence[Any], kwargs: Mapping[str, Any], variant: int | None) -> Batch:
+        """Return the batch in the arguments of a forward pass.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            variant: Number of the row to use if several are stored for each example.
+
+        Raises:
+            Unsuitable: If this call cannot skip the prefix.
+        """
+        given = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
+        given = {name: value for name, value in given.items() if value is not None and name not in LOSS_ARGUMENTS}
+        tensors = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
+        rest = {n: v.item() if isinstance(v, torch.Tensor) else v for n, v in given.items() if n not in tensors}
+        if "use_cache" in self._parameters:
+            rest.setdefault("use_cache", False)
+        for flag in ("output_hidden_states", "output_attentions"):
+            if given.get(flag, getattr(self._config, flag, False)):
+                raise Unsuitable("the hidden states or attentions of all blocks are requested")
+        if any(t.requires_grad for t in tensors.values()):
+            raise Unsuitable("its inputs require gradients")
+        for name, value in rest.items():
+            if not isinstance(value, (bool, int, float, str)):
+                raise Unsuitable(f"its input {name} is a {type(value).__name__}, which has no cache key")
+        try:
+            batch = read_batch(tensors, rest, _salt(tensors, rest, variant))
+        except ValueError as error:
+            raise Unsuitable(str(error)) from error
+        if self._has_experts and batch.padded:
+            raise Unsuitable("its experts share their work between real tokens and padding")
+        return batch
+
+
+def _salt(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any], variant: int | None) -> bytes:
+    device = next(iter(tensors.values())).device.type
+    precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return repr((sorted(rest.items()), precision, variant)).encode()
