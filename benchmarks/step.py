@@ -75,11 +75,11 @@ class Bench:
 
     @contextlib.contextmanager
     def frozen(self, k: int, cached: bool) -> Iterator[PrefixCache | None]:
-        with freeze(self.model, BottomUp(k), optimizer=self.optimizer, eval_frozen=cached) as freezer:
+        with freeze(self.model, BottomUp(k), optimizer=self.optimizer, eval_frozen=cached) as run:
             cache = PrefixCache(memory="1GiB") if cached else None
             if cache is not None:
-                session = CacheSession(cache, self.model, freezer.stack)
-                session.move(freezer.mask)
+                session = CacheSession(cache, self.model, run.stack)
+                session.move(run.mask)
             try:
                 yield cache
             finally:
@@ -154,9 +154,9 @@ def losses(device: str, steps: int = 6) -> list[float]:
     ids = torch.randint(1000, 30000, (8, 32)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     cache, found = PrefixCache(memory="100MB"), []
-    with freeze(model, BottomUp(2), optimizer=optimizer) as freezer:
-        session = CacheSession(cache, model, freezer.stack)
-        session.move(freezer.mask)
+    with freeze(model, BottomUp(2), optimizer=optimizer) as run:
+        session = CacheSession(cache, model, run.stack)
+        session.move(run.mask)
         for _ in range(steps):
             loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids % 9).loss
             loss.backward()

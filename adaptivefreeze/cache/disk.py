@@ -57,9 +57,8 @@ class DiskRows:
         self.bytes = 0
         self._writable = True
         self._files: list[_File] = []
-        self._index: dict[
-            str, dict[bytes, tuple[int, int, int, int]]
-        ] = {}  # fingerprint -> key -> (file, offset, tokens, checksum)
+        # fingerprint -> key -> (file, offset, tokens, checksum)
+        self._index: dict[str, dict[bytes, tuple[int, int, int, int]]] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -47,9 +47,9 @@ class CacheSession:
         stats: Statistics of this run.
 
     Example:
-        >>> with freeze(model, BottomUp(6), optimizer=optimizer) as freezer:
-        ...     session = CacheSession(PrefixCache(), model, freezer.stack)
-        ...     session.move(freezer.mask)
+        >>> with freeze(model, BottomUp(6), optimizer=optimizer) as run:
+        ...     session = CacheSession(PrefixCache(), model, run.stack)
+        ...     session.move(run.mask)
         ...     train(model, optimizer)
         ...     session.detach()
     """

@@ -23,10 +23,10 @@ def losses(device, cache, steps=8):
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randint(5, 60, (4, 9), generator=generator).to(device) for _ in range(2)]
     found = []
-    with freeze(model, BottomUp(2), optimizer=optimizer) as freezer:
+    with freeze(model, BottomUp(2), optimizer=optimizer) as run:
         if cache:
             session = CacheSession(cache, model, find_blocks(model))
-            session.move(freezer.mask)
+            session.move(run.mask)
         for step in range(steps):
             ids = batches[step % 2]
             loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids % 3).loss

@@ -240,10 +240,10 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path):
 def test_a_call_that_requests_skipped_outputs_runs_whole():
     model, batch = tiny_bert().eval(), {"input_ids": torch.randint(5, 60, (3, 7))}
     cache = PrefixCache()
-    with freeze(model, BottomUp(2)) as freezer, torch.no_grad():
+    with freeze(model, BottomUp(2)) as run, torch.no_grad():
         plain = model(**batch, output_hidden_states=True)
         session = CacheSession(cache, model, find_blocks(model))
-        session.move(freezer.mask)
+        session.move(run.mask)
         model(**batch)
         again = model(**batch, output_hidden_states=True)
         session.detach()
@@ -273,9 +273,9 @@ def test_the_reason_for_disabling_is_logged_once(tmp_path, caplog):
     architecture = next(a for a in ARCHITECTURES if a.name == "t5-encoder")
     model = architecture.build()
     cache = PrefixCache()
-    with caplog.at_level(logging.WARNING), freeze(model, BottomUp(2)) as freezer:
-        session = CacheSession(cache, model, freezer.stack)
-        session.move(freezer.mask, passes=3)
+    with caplog.at_level(logging.WARNING), freeze(model, BottomUp(2)) as run:
+        session = CacheSession(cache, model, run.stack)
+        session.move(run.mask, passes=3)
         for step in range(3):
             model(**architecture.inputs(step))
         session.detach()
