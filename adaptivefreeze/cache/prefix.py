@@ -99,8 +99,9 @@ def _bytes(size: str | int) -> int:
         if isinstance(size, bool) or not isinstance(size, (int, str)):
             raise ValueError("neither a number of bytes nor a size")
         # accelerate reads "4gb" as gigabits; here the case of a unit does not matter.
-        return convert_file_size_to_int(size.upper() if isinstance(size, str) else size)
+        count: int = convert_file_size_to_int(size.upper() if isinstance(size, str) else size)
     except (ValueError, OverflowError) as error:
         raise RequestError(
             f"memory must be a number of bytes or a size such as '4GiB' or '500MB', not {size!r}."
         ) from error
+    return count
