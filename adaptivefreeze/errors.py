@@ -1,12 +1,13 @@
-"""The one error that a person caused and can mend."""
+"""The errors of the package that a user sees."""
 
 
 class RequestError(ValueError):
-    """The request was wrong: one sentence that says what was given, what would be right and what to do.
+    """A wrong argument or an unsupported model or data set.
 
-    On the command line it ends in that sentence on standard error and exit status 2.
+    The message is one sentence that says what was given, what is valid, and what to do. The command line prints it on
+    standard error and exits with status 2.
     """
 
 
 class StudyFailed(RuntimeError):
-    """A study in which no training ended, so that there is nothing to show; the message says why."""
+    """A study in which every training run failed. The message says why."""

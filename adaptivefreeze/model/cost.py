@@ -1,4 +1,4 @@
-"""What a mask costs: a step's forward, input-gradient, weight-gradient and optimizer work, from shapes alone."""
+"""Predicts the cost of a training step under a mask, from the shapes of the parameters and of the batch."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ from .blocks import BlockStack, ParameterInfo, Unit
 from .mask import FreezeMask
 from .timeline import Timeline
 
-# One AdamW step reads weight, gradient and two moments and writes weight and two moments; clipping reads and scales
-# the gradient, zeroing drops it: values moved per trained value.
+# Memory accesses per trained element. AdamW reads the weight, the gradient and two moments, and writes the weight and
+# two moments. Clipping reads and writes the gradient, and zeroing drops it.
 OPTIMIZER_MOVES = 7 + 3
-# A table's dense gradient is cleared, and added to where a token was looked up.
+# The dense gradient of an embedding table is cleared, and added to for the tokens in the batch.
 LOOKUP_MOVES = 1
-# Arithmetic operations in the time that one byte takes to or from memory, for fp32 on a few CPU cores; a GPU has more,
-# and its ratios lie closer to pure arithmetic.
+# Arithmetic operations per byte of memory traffic, for fp32 on a few CPU cores. The value is higher for a GPU, where
+# cost ratios are closer to those of arithmetic alone.
 FLOPS_PER_BYTE = 10.0
-# What storing a cache's rows adds to a step, as a share of it: up to 0.011 was measured (benchmarks/results/step.md).
+# Time for storing rows in the cache, as a share of a step. Measured: up to 0.011 (benchmarks/results/step.md).
 FILLING = 0.03
 
 
 @dataclass(frozen=True)
 class StepShape:
-    """A training step: `examples` sequences of `tokens` tokens, values of `bytes_per_value` bytes."""
+    """The shape of a training step.
+
+    Attributes:
+        examples: Sequences in the batch.
+        tokens: Tokens per sequence, padding included.
+        bytes_per_value: Bytes per element of the weights.
+        flops_per_byte: Arithmetic operations in the time that one byte takes to or from memory.
+    """
 
     examples: int = 8
     tokens: int = 64
@@ -32,7 +39,7 @@ class StepShape:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Work of one training step, all four in floating-point operations (memory traffic converted into them)."""
+    """The cost of one training step in floating-point operations. Memory traffic is converted into operations."""
 
     forward: float
     input_gradient: float
@@ -41,18 +48,25 @@ class StepCost:
 
     @property
     def backward(self) -> float:
-        """Both gradients."""
+        """Cost of both gradients."""
         return self.input_gradient + self.weight_gradient
 
     @property
     def total(self) -> float:
-        """The four together."""
+        """Sum of the four parts."""
         return self.forward + self.input_gradient + self.weight_gradient + self.optimizer
 
 
 @dataclass(frozen=True)
 class StepSeconds:
-    """A step of full fine-tuning by the clock, in seconds. `other`: what belongs to no part, and no mask shortens."""
+    """Measured duration of a step of full fine-tuning, in seconds.
+
+    Attributes:
+        forward: Forward passes.
+        backward: Backward passes.
+        optimizer: Gradient clipping and the step of the optimizer.
+        other: The rest, which no mask shortens.
+    """
 
     forward: float
     backward: float
@@ -61,19 +75,26 @@ class StepSeconds:
 
     @property
     def total(self) -> float:
-        """The four together."""
+        """Sum of the four parts."""
         return self.forward + self.backward + self.optimizer + self.other
 
 
 def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None, *, cached: bool = False) -> StepCost:
-    """What one step costs under `mask`; with `cached`, when the frozen prefix is skipped and not run.
+    """Predict the cost of one training step under a mask.
 
-    - forward: every unit, but for a skipped prefix;
-    - input gradient: every unit above the lowest one that trains, since the signal has to pass through frozen ones;
-    - weight gradient and optimizer: what trains.
+    The forward pass runs every unit, without a skipped prefix. Gradients of inputs are computed for every unit above
+    the lowest trainable one, because they pass through frozen units. Gradients of weights and the optimizer concern
+    trainable parameters only. Dropout, normalization and activation functions are assumed to be proportional to the
+    matrix products.
 
-    Dropout, normalisation and activation functions are taken to be in proportion to the matrix products. Raises
-    `ValueError` for a mask of another depth.
+    Args:
+        stack: The units of the model.
+        mask: The mask.
+        shape: The shape of the step. 8 sequences of 64 tokens by default.
+        cached: Whether the cache skips the frozen prefix.
+
+    Raises:
+        ValueError: If the mask is for a model of another depth.
     """
     shape = shape or StepShape()
     frozen = stack.frozen(mask)
@@ -88,11 +109,11 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
         if position > lowest:
             input_gradient += 2 * attention + sum(_matmul_flops(p, shape) for p in unit.parameters)
         elif position == lowest and trained:
-            # Within the unit gradients flow too, all but the one that would leave it at the bottom.
+            # Inside the unit gradients are propagated too, except the one with respect to its input.
             input_gradient += 2 * attention + _inner_share(unit) * sum(_matmul_flops(p, shape) for p in unit.parameters)
         weight_gradient += sum(_matmul_flops(p, shape) for p in trained)
         moved += sum(p.size * (OPTIMIZER_MOVES + (LOOKUP_MOVES if p.use in ("lookup", "tied") else 0)) for p in trained)
-    # The output layer tied to a skipped or frozen table still multiplies every token.
+    # An output layer that is tied to a skipped table still multiplies every token.
     for parameter in (p for u in stack.units[: max(skipped, 0)] for p in u.parameters if p.use == "tied"):
         forward += _matmul_flops(parameter, shape)
     if skipped:
@@ -101,19 +122,22 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
 
 
 def step_ratio(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None, *, cached: bool = False) -> float:
-    """Predicted time of a step under `mask` / time of a step of full fine-tuning."""
+    """Predict the time of a step under `mask`, relative to a step of full fine-tuning."""
     return cost_ratio(predict(stack, mask, shape, cached=cached), predict(stack, FreezeMask(stack.depth), shape))
 
 
 def cost_ratio(own: StepCost, full: StepCost, measured: StepSeconds | None = None) -> float:
-    """Predicted time of a step that costs `own` / time of one of full fine-tuning, which costs `full`.
+    """Predict the time of a step relative to a step of full fine-tuning.
 
-    With the full step `measured`, the shapes say only which share of each of its parts is left: how fast this machine
-    multiplies, how fast it moves memory, and what the loop costs is then known and not assumed.
+    Args:
+        own: Cost of the step.
+        full: Cost of a step of full fine-tuning.
+        measured: Measured duration of a full step on this machine. Then only the remaining share of each of its parts
+            is predicted, and no assumption about the speed of arithmetic and memory is needed.
     """
     if measured is None:
         return own.total / full.total
-    # The shares first: each is exactly 1 where nothing is saved, and so is then the ratio.
+    # Shares are computed first: each is exactly 1 if nothing is saved, and then so is the ratio.
     left = StepSeconds(
         measured.forward * (own.forward / full.forward),
         measured.backward * (own.backward / full.backward),
@@ -126,7 +150,7 @@ def cost_ratio(own: StepCost, full: StepCost, measured: StepSeconds | None = Non
 def run_ratio(
     stack: BlockStack, timeline: Timeline, steps: int, shape: StepShape | None = None, *, cached: bool = False
 ) -> float:
-    """`step_ratio` over a whole run of `steps` steps, each span of the timeline weighted by its length."""
+    """Return the mean `step_ratio` over a run of `steps` steps with the masks of `timeline`."""
     spans = timeline.spans(steps)
     return sum(step_ratio(stack, mask, shape, cached=cached) * held for mask, held in spans) / max(1, steps)
 
@@ -134,9 +158,14 @@ def run_ratio(
 def filling_pays(
     stack: BlockStack, mask: FreezeMask, passes: float, shape: StepShape | None = None, *, overhead: float = FILLING
 ) -> bool:
-    """Whether a cache of the frozen prefix earns back what filling it costs, with `passes` passes over the data to go.
+    """Return whether a cache of the frozen prefix saves more time than it takes to fill.
 
-    The first of them fills it, at `overhead` of a step's time; in the others an example's prefix is not run.
+    Args:
+        stack: The units of the model.
+        mask: The mask.
+        passes: Passes over the training data that are left. The first one fills the cache, the others use it.
+        shape: The shape of a step.
+        overhead: Time for storing rows, as a share of a step.
     """
     frozen = predict(stack, mask, shape).total
     saved = frozen - predict(stack, mask, shape, cached=True).total
@@ -144,7 +173,7 @@ def filling_pays(
 
 
 def optimizer_bytes(stack: BlockStack, mask: FreezeMask, *, moments: int = 2, bytes_per_value: int = 4) -> int:
-    """Memory of the optimizer's state under `mask`; AdamW keeps two moments a value."""
+    """Return the size of the optimizer state under `mask`, in bytes. AdamW keeps two moments per element."""
     return stack.trainable_parameters(mask) * moments * bytes_per_value
 
 
@@ -162,13 +191,13 @@ def _matmul_flops(parameter: ParameterInfo, shape: StepShape) -> float:
 
 
 def _attention_flops(stack: BlockStack, unit: Unit, shape: StepShape) -> float:
-    """Scores and their use: two products of (tokens × tokens × hidden) an example, in blocks alone."""
+    """Attention scores and weighted values: two products of (tokens × tokens × hidden) per example, in blocks only."""
     if unit in (stack.units[0], stack.units[-1]):
         return 0.0
     return 4.0 * shape.examples * shape.tokens**2 * stack.hidden_size
 
 
 def _inner_share(unit: Unit) -> float:
-    """Share of a unit's matrices whose input comes from inside it; a table looks nothing up in its gradient."""
+    """Share of the matrices of a unit whose input is computed inside the unit, and therefore needs a gradient."""
     matrices = [p for p in unit.parameters if p.use == "matmul"]
     return 0.75 if len(matrices) > 1 else 0.0

@@ -1,1 +1,1 @@
-"""Freezing for the Hugging Face Trainer, and for a loop of one's own."""
+"""Freezing in the Hugging Face Trainer and in plain PyTorch loops."""

@@ -1,4 +1,4 @@
-"""find_blocks: every parameter in one unit, every unit where the forward pass runs it, on every architecture."""
+"""find_blocks: every parameter is in one unit, and units are in the order of the forward pass, on every architecture."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_every_parameter_belongs_to_exactly_one_unit(architecture):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
 def test_embeddings_feed_the_blocks_and_the_head_does_not(architecture):
-    """The gradient of the last block's output reaches every unit below the head, and nothing of the head."""
+    """The gradient of the output of the last block reaches every unit below the head, and not the head."""
     model = architecture.build().eval()
     stack = find_blocks(model, architecture.tower)
     outputs = []
@@ -101,7 +101,7 @@ def test_blocks_that_do_not_run_in_order_are_refused():
 
 
 def test_the_order_is_checked_on_the_first_real_batch():
-    """The sample of one row runs in order, the real batch does not: an error before anything is trained on it."""
+    """The sample of one row runs in order and the real batch does not: an error before the first update."""
     model = _Backwards(BertConfig(**SMALL), when="real batches")
     run = freeze(model, "bottom-up:1")
     batch = language_batch()

@@ -1,4 +1,4 @@
-"""cost: what freezing saves, as an order that holds whatever the machine."""
+"""cost: orders of predicted costs that hold on every machine."""
 
 import pytest
 from architectures import ARCHITECTURES
@@ -78,7 +78,7 @@ def test_every_architecture_has_a_price(architecture):
 
 
 def test_a_measured_step_says_what_its_parts_are_worth(stack):
-    """Parts as the shapes have them change nothing; a loop that takes all of the time leaves nothing to save."""
+    """Parts in the predicted proportions change nothing. If the rest takes all the time, freezing saves nothing."""
     full = predict(stack, FreezeMask(8), SHAPE)
     alike = StepSeconds(full.forward, full.backward, full.optimizer, 0)
     for k in range(9):
@@ -97,6 +97,6 @@ SECONDS = st.floats(1e-6, 1e3)
 
 @given(st.builds(StepSeconds, SECONDS, SECONDS, SECONDS, SECONDS))
 def test_full_fine_tuning_costs_exactly_what_it_costs(measured):
-    """1 to the bit, whatever the clock said: a ratio of sums that are rounded in the same order."""
+    """The ratio of a full step is exactly 1 for any measured times."""
     assert ratio(STACK, Nothing(), measured=measured) == 1
     assert ratio(STACK, Nothing(), cached=True, measured=measured) == 1

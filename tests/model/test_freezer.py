@@ -50,7 +50,7 @@ def head_can_train(stack, mask):
 @pytest.mark.parametrize("policy", STATIC, ids=str)
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
 def test_every_policy_on_every_architecture(architecture, policy):
-    """Frozen parameters stay bit for bit; the others end exactly where flags set by hand take them; flags come back."""
+    """Frozen parameters do not change, the others change exactly as with flags set by hand, and flags are restored."""
     model = architecture.build()
     by_hand = twin(model)
     stack = find_blocks(model, architecture.tower)
@@ -88,7 +88,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_freezing_in_mid_run_stops_a_parameter_at_once(optimizer):
-    """Momentum, decay and a gradient that is already there do not move it any more; thawed, it moves again."""
+    """Momentum, decay and an existing gradient no longer change it. After thawing it changes again."""
     model = tiny_bert()
     inputs = ARCHITECTURES[0].inputs()
     opt = OPTIMIZERS[optimizer](list(model.parameters()))
@@ -169,7 +169,7 @@ def test_dropout_of_frozen_units_fires_unless_asked_not_to(eval_frozen):
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_activation_checkpointing_does_not_undo_the_prefix(reentrant, caplog):
-    """It makes the embeddings' output require a gradient; the frozen prefix must keep no graph all the same."""
+    """It makes the output of the embeddings require a gradient, and the frozen prefix still builds no graph."""
     model = tiny_bert().train()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     model.enable_input_require_grads()

@@ -1,4 +1,4 @@
-"""Learning rates per unit equal groups made by hand, bit for bit; moments kept on the host come back."""
+"""Learning rates per unit equal parameter groups made by hand, and kept optimizer state is put back."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def step(model, optimizer):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_factors_equal_groups_made_by_hand(name):
-    """Under a scheduler, with a change of factors and of the mask on the way."""
+    """Under a scheduler, with changes of the factors and of the mask."""
     model = BERT.build()
     other = twin(model)
     stack = find_blocks(model)
@@ -103,7 +103,7 @@ def test_an_optimizer_without_learning_rate_is_refused():
 
 
 @pytest.mark.parametrize("optim", ["adamw", "sgd"])
-def test_kept_moments_come_back_and_others_start_anew(optim):
+def test_kept_optimizer_state_is_put_back_and_other_state_starts_anew(optim):
     found = {}
     for keep in (True, False):
         model = tiny_bert()

@@ -1,4 +1,4 @@
-"""StepProfiler: each part of a step gets the seconds that passed in it, and what lies elsewhere gets none."""
+"""StepProfiler: each part of a step gets its own time, and time outside of steps counts for none."""
 
 import time
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def model():
 
 
 def step(profiler, clock, due, *, batches=1, stepped=True, tokens=100):
-    """One step: 1 second before, 2 forward and 3 backward a batch, 5 to update, 1 after; 200 of measuring."""
+    """One step: 1 second before, 2 forward and 3 backward per batch, 5 to update, 1 after, and 200 of measuring."""
     profiler.begin_step(due)
     clock.now += 1
     for _ in range(batches):
@@ -50,7 +50,7 @@ def step(profiler, clock, due, *, batches=1, stepped=True, tokens=100):
 
 
 def test_the_parts_are_told_apart(clock, model):
-    """In every step but the first on a CPU; what the measures take is no part, but is paid for."""
+    """On a CPU every step but the first is timed. The time of other measures counts in the total only."""
     profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
         assert profiler.seconds() is None
@@ -146,7 +146,7 @@ class SlowCallback(TrainerCallback):
 
 
 def test_in_a_real_trainer_it_is_seen_what_is_slow(tmp_path):
-    """12 steps of two batches; all costs are those of the shapes until a few steps were timed."""
+    """12 steps of two batches. Costs depend on shapes alone until enough steps were timed."""
     model = tiny_bert()
     freezing = FreezeCallback(Budget(1.0, decisions=6))
     look = Look(freezing)

@@ -1,4 +1,4 @@
-"""The sampled weights of each unit: always the same ones, counted from the start, blind to scale."""
+"""Weight samples: the same positions in every run, changes since the start of training, independent of scale."""
 
 import pytest
 import torch

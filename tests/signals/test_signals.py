@@ -1,4 +1,4 @@
-"""Each signal is what its definition says, read against sums made by hand."""
+"""Each signal equals its definition, computed by hand."""
 
 import pytest
 import torch
@@ -149,7 +149,7 @@ def test_an_unknown_need_is_refused(model):
 
 
 class Raw(TrainerCallback):
-    """A hook of its own on one weight, summed over micro-batches."""
+    """Sums the raw gradients of one weight over steps with a hook."""
 
     def __init__(self, parameter):
         self.total = torch.zeros_like(parameter)
@@ -164,7 +164,7 @@ class Raw(TrainerCallback):
 
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 3}, {"max_grad_norm": 0.0}])
 def test_in_a_trainer_gradients_are_raw_and_come_once_a_step(tmp_path, settings):
-    """Whether clipping is strong, or off, and however many micro-batches make a step."""
+    """With strong clipping, without clipping, and with several micro-batches per step."""
     from adaptivefreeze import AutoFreeze, FreezeCallback
 
     model = tiny_bert()

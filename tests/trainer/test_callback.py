@@ -1,4 +1,4 @@
-"""FreezeCallback in a real Trainer: equal to flags set by hand, whatever else the Trainer does."""
+"""FreezeCallback in a real Trainer: equal to flags set by hand, under all features of the Trainer."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def by_hand(model, policy):
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_equals_flags_set_by_hand(tmp_path, settings):
-    """Bit for bit: the losses, the weights that train, and the frozen ones, which do not move at all."""
+    """Losses and trainable weights are bit-identical, and frozen weights do not change."""
     model = tiny_bert()
     before = weights(model)
     trainer = make_trainer(model, tmp_path, [FreezeCallback(BottomUp(2))], **SETTINGS[settings])
@@ -46,7 +46,7 @@ def test_equals_flags_set_by_hand(tmp_path, settings):
 
 
 class _EvalUnits(TrainerCallback):
-    """By hand: the frozen units in eval mode in each training forward pass."""
+    """Puts the frozen units into evaluation mode before each training forward pass."""
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         def put(*_):
@@ -233,7 +233,7 @@ def test_hyperparameter_search_starts_each_trial_afresh(tmp_path):
 
 
 def test_the_depth_can_be_searched_inside_hyperparameter_search(tmp_path):
-    """A fresh callback's policy a trial: set it in `model_init`, which sees the trial."""
+    """`model_init` receives the trial, and sets the policy of the callback."""
     callback = FreezeCallback(Nothing())
     trainer = make_trainer(tiny_bert(), tmp_path, [callback], num_train_epochs=1, eval_strategy="epoch")
     depths = []

@@ -1,4 +1,4 @@
-"""A schedule passed faster: any scheduler, bit for bit where it would be by hand, and the run ends where it does."""
+"""SchedulePace: any scheduler is advanced faster, exactly as by hand, and the run ends with its schedule."""
 
 import math
 
@@ -17,7 +17,7 @@ KINDS = ["linear", "cosine", "constant_with_warmup", "polynomial", "inverse_sqrt
 
 
 class Hurry(AdaptivePolicy):
-    """Nothing is frozen; from step `start` on the schedule passes at `rate`."""
+    """Freezes nothing. From step `start` on the schedule advances at `rate`."""
 
     name = "hurry"
 
@@ -40,7 +40,7 @@ class Hurry(AdaptivePolicy):
 
 
 class Rates(TrainerCallback):
-    """The learning rate of each step, as the optimizer has it."""
+    """Records the learning rate of the optimizer in each step."""
 
     def __init__(self):
         self.seen = []
