@@ -1,4 +1,4 @@
-"""find_blocks: every parameter is in one unit, and units are in the order of the forward pass, on every architecture."""
+"""find_blocks: every parameter is in one unit, and units follow the forward pass, on every architecture."""
 
 import pytest
 import torch
