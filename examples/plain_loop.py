@@ -1,8 +1,8 @@
-"""Freezing in a plain PyTorch loop, without a Trainer.
+"""Freezing in a plain PyTorch loop, without a Trainer, by a static or an adaptive policy.
 
-`freeze` finds the blocks, applies a policy's initial mask, and restores every `requires_grad` flag when the `with`
-block ends. The optimizer is built over all parameters; the frozen ones receive no gradient and keep no optimizer
-state. Halfway through, the loop freezes two more blocks by itself.
+`freeze` finds the blocks, applies the policy, and restores every `requires_grad` flag when the `with` block ends. The
+optimizer is built over all parameters; the frozen ones receive no gradient and keep no optimizer state. An adaptive
+policy needs the length of the run, `gradients_ready()` before gradients are clipped, and `step()` at the end of a step.
 
     python examples/plain_loop.py
     python examples/plain_loop.py --policy bottom-up:6
@@ -19,14 +19,14 @@ from datasets import load_dataset
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
-from adaptivefreeze import FreezeMask, freeze
+from adaptivefreeze import freeze
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Freeze blocks in a plain PyTorch training loop.")
     parser.add_argument("--model", default="google-bert/bert-base-uncased")
-    parser.add_argument("--policy", default="bottom-up:2")
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--policy", default="autofreeze")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--smoke", action="store_true", help="run offline in seconds")
     options = parser.parse_args()
 
@@ -46,21 +46,25 @@ def main() -> None:
     )
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    length = {"total_steps": options.epochs * len(loader), "steps_per_epoch": len(loader)}
 
-    with freeze(model, options.policy, optimizer=optimizer) as frozen:
+    with freeze(model, options.policy, optimizer=optimizer, **length) as run:
         for epoch in range(options.epochs):
-            if epoch == options.epochs // 2:
-                depth = frozen.mask.depth
-                frozen.apply(FreezeMask.first(depth, min(depth, len(frozen.mask.blocks) + 2)))
             total = 0.0
             for batch in loader:
                 loss = model(**batch.to(device)).loss
                 loss.backward()
+                run.gradients_ready()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
                 total += float(loss.detach())
-            trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-            print(f"epoch {epoch}: loss {total / len(loader):.4f}, {trainable:,} parameters train, {frozen.mask}")
+                if run.step():
+                    break
+            trainable = run.stack.trainable_parameters(run.mask)
+            print(f"epoch {epoch}: mean loss {total / len(loader):.4f}, {trainable:,} parameters train, {run.mask}")
+    for change in run.timeline:
+        print(f"step {change.step}: {change.mask}  ({change.reason})")
     print(f"restored: {all(p.requires_grad for p in model.parameters())}")
 
 
