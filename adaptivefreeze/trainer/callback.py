@@ -124,10 +124,11 @@ class FreezeCallback(TrainerCallback):
         """Return what is frozen, and what the cache has done, as in the log lines of the Trainer.
 
         Returns:
-            `freeze/frozen_blocks`: number of blocks that are frozen whole, wherever they are; embeddings and head do
-            not count. `freeze/frozen_fraction`: share of all parameters that do not train. With a cache also
-            `freeze/cache_hit_rate` and the cache's bytes and seconds. `freeze/trainable_parameters`: number of
-            parameters that train. Empty before the first training.
+            `freeze/frozen_blocks`: number of blocks that are frozen whole, at any position. Embeddings and head do not
+            count. `freeze/frozen_fraction`: share of all parameters that do not train, from 0 to 1.
+            `freeze/trainable_parameters`: number of parameters that train. With a cache also `freeze/cache_hit_rate`,
+            `freeze/cache_bytes`, `freeze/cache_seconds_saved` and `freeze/cache_seconds_spent`. Empty before the first
+            training.
         """
         mask = self.mask
         if self.stack is None or mask is None:

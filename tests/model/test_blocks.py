@@ -38,7 +38,7 @@ def test_embeddings_feed_the_blocks_and_the_head_does_not(architecture):
     hidden.square().sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     head = {p.name for p in stack.units[-1].parameters}
-    if architecture.name != "bart-decoder":  # the encoder feeds the decoder's blocks, and is no unit of its own
+    if architecture.name != "bart-decoder":  # the encoder feeds the blocks of the decoder and is part of the head
         assert not head & reached
     for unit in stack.units[:-1]:
         assert {p.name for p in unit.parameters} & reached
@@ -55,7 +55,7 @@ def test_finding_changes_nothing():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_shared_parameters_are_told():
+def test_shared_parameters_are_reported():
     stacks = {a.name: find_blocks(a.build(), a.tower) for a in ARCHITECTURES if a.name in ("albert", "gpt2")}
     assert "runs 3 times" in stacks["albert"].shared[0]
     assert "lm_head.weight" in stacks["gpt2"].shared[0]

@@ -33,7 +33,7 @@ def ratio(stack, policy, *, cached=False, measured=None):
     return cost_ratio(predict(stack, mask, SHAPE, cached=cached), predict(stack, FreezeMask(8), SHAPE), measured)
 
 
-def test_the_deeper_the_cheaper_and_the_cache_cheapest(stack):
+def test_deeper_is_cheaper_and_the_cache_is_cheapest(stack):
     for policy in (BottomUp, TopDown):
         ratios = [ratio(stack, policy(k)) for k in range(9)]
         assert ratios[0] == 1
@@ -51,11 +51,11 @@ def test_a_step_is_forward_input_gradient_and_weight_gradient(stack):
     assert frozen.forward == full.forward
     assert 0.3 < frozen.input_gradient / full.input_gradient < 0.6
     top = predict(stack, TopDown(4).initial_mask(stack), SHAPE)
-    assert top.input_gradient == full.input_gradient  # the signal passes through what is frozen
+    assert top.input_gradient == full.input_gradient  # gradients pass through frozen blocks
     assert top.weight_gradient == pytest.approx(frozen.weight_gradient, rel=0.01)
 
 
-def test_a_run_is_weighed_by_its_timeline(stack):
+def test_a_run_is_weighted_by_its_timeline(stack):
     timeline = Timeline()
     timeline.record(0, FreezeMask(8), "start")
     timeline.record(30, FreezeMask.first(8, 4), "half")
@@ -63,21 +63,21 @@ def test_a_run_is_weighed_by_its_timeline(stack):
     assert run_ratio(stack, timeline, 40, SHAPE) == pytest.approx(0.75 + 0.25 * half)
 
 
-def test_optimizer_memory_is_of_what_trains(stack):
+def test_optimizer_memory_is_of_trainable_parameters(stack):
     assert optimizer_bytes(stack, FreezeMask(8)) == stack.total * 2 * 4
     mask = BottomUp(4).initial_mask(stack)
     assert optimizer_bytes(stack, mask, moments=1) == stack.trainable_parameters(mask) * 4
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
-def test_every_architecture_has_a_price(architecture):
+def test_every_architecture_has_a_cost(architecture):
     stack = find_blocks(architecture.build(), architecture.tower)
     ratios = [step_ratio(stack, FreezeMask.first(stack.depth, k), SHAPE) for k in range(1, stack.depth + 1)]
     assert all(0 < r < 1 for r in ratios)
     assert ratios == sorted(ratios, reverse=True)
 
 
-def test_a_measured_step_says_what_its_parts_are_worth(stack):
+def test_a_measured_step_weights_the_parts(stack):
     """Parts in the predicted proportions change nothing. If the rest takes all the time, freezing saves nothing."""
     full = predict(stack, FreezeMask(8), SHAPE)
     alike = StepSeconds(full.forward, full.backward, full.optimizer, 0)
@@ -96,7 +96,7 @@ SECONDS = st.floats(1e-6, 1e3)
 
 
 @given(st.builds(StepSeconds, SECONDS, SECONDS, SECONDS, SECONDS))
-def test_full_fine_tuning_costs_exactly_what_it_costs(measured):
+def test_full_fine_tuning_has_a_ratio_of_exactly_one(measured):
     """The ratio of a full step is exactly 1 for any measured times."""
     assert ratio(STACK, Nothing(), measured=measured) == 1
     assert ratio(STACK, Nothing(), cached=True, measured=measured) == 1

@@ -87,7 +87,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_freezing_in_mid_run_stops_a_parameter_at_once(optimizer):
+def test_freezing_during_a_run_stops_a_parameter_at_once(optimizer):
     """Momentum, decay and an existing gradient no longer change it. After thawing it changes again."""
     model = tiny_bert()
     inputs = ARCHITECTURES[0].inputs()
@@ -148,7 +148,7 @@ def test_nothing_is_changed_by_a_mask_that_leaves_nothing_to_train():
         assert run.mask == FreezeMask.first(BLOCKS, 1)
 
 
-def test_one_freezer_a_model():
+def test_one_freezer_per_model():
     model = tiny_bert()
     with freeze(model, BottomUp(1)), pytest.raises(RequestError, match="already being frozen"):
         Freezer(model)
@@ -156,7 +156,7 @@ def test_one_freezer_a_model():
 
 
 @pytest.mark.parametrize("eval_frozen", [False, True])
-def test_dropout_of_frozen_units_fires_unless_asked_not_to(eval_frozen):
+def test_dropout_of_frozen_units_is_active_unless_eval_frozen(eval_frozen):
     model = tiny_bert().train()
     with freeze(model, BottomUp(2), eval_frozen=eval_frozen):
         seen = {}
@@ -189,7 +189,7 @@ def _hidden(output):
     return output[0] if isinstance(output, tuple) else output
 
 
-def test_accelerates_wrapper_is_seen_through():
+def test_the_wrapper_of_accelerate_is_unwrapped():
     from accelerate import Accelerator
 
     model = tiny_bert()

@@ -60,7 +60,7 @@ def test_factors_equal_groups_made_by_hand(name):
             assert [len(group["params"]) for group in groups] == [len(by_name)]
 
 
-def test_what_an_optimizer_notes_in_its_groups_is_kept():
+def test_what_an_optimizer_stores_in_its_groups_is_kept():
     class Counting(torch.optim.SGD):
         def step(self, closure=None):
             for group in self.param_groups:

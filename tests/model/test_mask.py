@@ -33,7 +33,7 @@ masks = st.integers(1, 12).flatmap(
         (FreezeMask(2, embeddings=True, parts=[("block 1", "attention")]), "embeddings+1.attention | 0-1 head", 1),
     ],
 )
-def test_is_printed_as_people_read_it(mask, text, prefix):
+def test_printed_form(mask, text, prefix):
     assert str(mask) == text
     assert mask.prefix == prefix
 
@@ -59,7 +59,7 @@ def test_joining_covers_both(mask, data):
     assert mask | mask == mask
 
 
-def test_a_whole_unit_swallows_its_parts():
+def test_a_whole_unit_includes_its_parts():
     assert not FreezeMask(2, blocks=[1], parts=[("block 1", "attention")]).parts
 
 

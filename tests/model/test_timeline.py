@@ -17,7 +17,7 @@ def example():
     return timeline
 
 
-def test_tells_the_mask_of_each_step():
+def test_the_mask_of_each_step():
     timeline = example()
     assert [timeline.at(step) for step in (0, 9, 10, 24, 25, 99)] == [NONE, NONE, ONE, ONE, TWO, TWO]
     assert timeline.spans(30) == [(NONE, 10), (ONE, 15), (TWO, 5)]

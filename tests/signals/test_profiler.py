@@ -49,7 +49,7 @@ def step(profiler, clock, due, *, batches=1, stepped=True, tokens=100):
     clock.now += 1000  # loading, evaluating
 
 
-def test_the_parts_are_told_apart(clock, model):
+def test_parts_are_timed_separately(clock, model):
     """On a CPU every step but the first is timed. The time of other measures counts in the total only."""
     profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
@@ -60,7 +60,7 @@ def test_the_parts_are_told_apart(clock, model):
     assert profiler.full_steps_taken() == (1 + ENOUGH) * 212 / 12
 
 
-def test_on_a_device_of_its_own_the_last_step_before_a_moment_is_timed(clock, model, monkeypatch):
+def test_on_a_gpu_the_last_step_before_a_decision_point_is_timed(clock, model, monkeypatch):
     profiler = StepProfiler(model, find_blocks(model))
     profiler._device, waited = SimpleNamespace(type="cuda"), []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
@@ -80,17 +80,17 @@ def test_a_step_of_several_batches_is_one_step(clock, model):
     assert profiler.seconds() == StepSeconds(8, 12, 5, 2)
 
 
-def test_what_is_not_a_full_step_does_not_count(clock, model):
+def test_only_full_steps_count(clock, model):
     profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
-        step(profiler, clock, 1, stepped=False)  # AMP left the update out
+        step(profiler, clock, 1, stepped=False)  # AMP skipped the update
     model.bert.embeddings.requires_grad_(False)
     for _ in range(ENOUGH):
         step(profiler, clock, 1)
     assert profiler.seconds() is None
 
 
-def test_a_full_step_is_one_of_mean_length(clock, model):
+def test_times_are_scaled_to_the_mean_length(clock, model):
     """The longest batches come first and are timed; their times are scaled to the mean length of all steps."""
     profiler = StepProfiler(model, find_blocks(model))
     for _ in range(1 + ENOUGH):
@@ -105,7 +105,7 @@ def test_a_full_step_is_one_of_mean_length(clock, model):
     assert profiler.seconds().forward < 1.5
 
 
-def test_it_goes_on_from_a_checkpoint(clock, model):
+def test_state_survives_a_checkpoint(clock, model):
     profiler, resumed = (StepProfiler(model, find_blocks(model)) for _ in range(2))
     resumed.load(profiler.tensors())
     assert resumed.seconds() is None
@@ -145,7 +145,7 @@ class SlowCallback(TrainerCallback):
         time.sleep(0.05)
 
 
-def test_in_a_real_trainer_it_is_seen_what_is_slow(tmp_path):
+def test_slow_parts_are_attributed_in_a_real_trainer(tmp_path):
     """12 steps of two batches. Costs depend on shapes alone until enough steps were timed."""
     model = tiny_bert()
     freezing = FreezeCallback(Budget(1.0, decisions=6))

@@ -16,7 +16,7 @@ def shift(model, name, by):
         model.get_parameter(name).add_(by)
 
 
-def test_it_is_how_far_each_sample_has_moved_as_a_share_of_their_size_at_the_start():
+def test_changes_since_the_start_relative_to_the_size_at_the_start():
     model = tiny_bert()
     stack = find_blocks(model)
     block = stack.units[2]
@@ -29,7 +29,7 @@ def test_it_is_how_far_each_sample_has_moved_as_a_share_of_their_size_at_the_sta
 
     for parameter in block.parameters:
         shift(model, parameter.name, torch.arange(parameter.size).reshape(parameter.shape) * 1e-3)
-    collector.reset()  # counts from the start of training, not from the last moment
+    collector.reset()  # counts from the start of training, not since the last decision
     found = collector.read()["weight_samples"]
     now = torch.cat([model.get_parameter(p.name).detach().flatten() for p in block.parameters])
     expected = (now - start)[places] / start[places].square().mean().sqrt()
@@ -55,7 +55,7 @@ def test_the_size_of_the_weights_does_not_matter():
     assert sum(value**2 for value in found[0]["block 2"]) == pytest.approx(0.25 * SAMPLES, rel=1e-4)
 
 
-def test_a_checkpoint_takes_the_start_along():
+def test_a_checkpoint_contains_the_start():
     model = tiny_bert()
     stack = find_blocks(model)
     first = SignalCollector(NEED, model, stack)
@@ -66,7 +66,7 @@ def test_a_checkpoint_takes_the_start_along():
     assert first.read() == second.read()
 
 
-def test_half_precision_is_compared_in_single():
+def test_half_precision_is_compared_in_single_precision():
     model = tiny_bert().to(torch.bfloat16)
     measure = WeightSamples(model, find_blocks(model))
     assert measure.tensors()["start"].dtype == torch.float32

@@ -163,7 +163,7 @@ class Raw(TrainerCallback):
 
 
 @pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 3}, {"max_grad_norm": 0.0}])
-def test_in_a_trainer_gradients_are_raw_and_come_once_a_step(tmp_path, settings):
+def test_in_a_trainer_gradients_are_raw_and_measured_once_per_step(tmp_path, settings):
     """With strong clipping, without clipping, and with several micro-batches per step."""
     from adaptivefreeze import AutoFreeze, FreezeCallback
 
@@ -185,7 +185,7 @@ def test_in_a_trainer_gradients_are_raw_and_come_once_a_step(tmp_path, settings)
         assert found.abs().sum() > 0
 
 
-def test_frozen_units_take_no_part(model):
+def test_frozen_units_are_not_measured(model):
     stack = find_blocks(model)
     collector = SignalCollector(frozenset({"gradients", "importance"}), model, stack)
     for name in stack.frozen(FreezeMask.first(3, 1)):

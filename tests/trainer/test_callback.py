@@ -69,27 +69,27 @@ def test_eval_frozen_equals_eval_mode_set_by_hand(tmp_path):
 
     plain = make_trainer(tiny_bert(), tmp_path, [FreezeCallback(BottomUp(2))])
     plain.train()
-    assert losses(plain) != losses(trainer)  # what eval mode changes is there to be seen
+    assert losses(plain) != losses(trainer)  # evaluation mode makes a difference
 
 
 def test_nothing_equals_no_callback(tmp_path):
     model, other = tiny_bert(), tiny_bert()
     trainer = make_trainer(model, tmp_path, [FreezeCallback(Nothing())])
     trainer.train()
-    reference = make_trainer(other, tmp_path)  # seeds, so it is made when the other is done
+    reference = make_trainer(other, tmp_path)  # created after the first run, because it sets the seed
     reference.train()
     assert losses(trainer) == losses(reference)
     assert not moved(weights(model), weights(other))
 
 
-def test_every_log_line_tells_what_is_frozen(tmp_path):
+def test_every_log_line_contains_the_summary(tmp_path):
     shown = []
 
     class Shown(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **kwargs):
             shown.append(dict(logs))
 
-    # A reporting integration comes before the user's callbacks; it must see the figures too.
+    # A reporting integration runs before the user's callbacks, and must receive the values too.
     trainer = make_trainer(tiny_bert(), tmp_path, [FreezeCallback(BottomUp(1))], eval_strategy="epoch")
     trainer.callback_handler.callbacks.insert(0, Shown())
     trainer.train()
@@ -103,7 +103,17 @@ def test_every_log_line_tells_what_is_frozen(tmp_path):
     assert "log" not in vars(trainer)
 
 
-def test_tells_mask_timeline_and_stack(tmp_path):
+@pytest.mark.parametrize(
+    ("policy", "blocks"), [("nothing", 0), ("bottom-up:2", 2), ("top-down:3", 3), ("head-only", 4), ("modules:bias", 0)]
+)
+def test_frozen_blocks_are_blocks_frozen_whole_at_any_position(tmp_path, policy, blocks):
+    callback = FreezeCallback(policy)
+    assert callback.summary() == {}
+    make_trainer(tiny_bert(), tmp_path, [callback], max_steps=1).train()
+    assert callback.summary()["freeze/frozen_blocks"] == blocks
+
+
+def test_mask_timeline_and_stack_after_training(tmp_path):
     callback = FreezeCallback("bottom-up:0.5")
     make_trainer(tiny_bert(), tmp_path, [callback]).train()
     assert str(callback.mask) == "embeddings+0-1 | 2-3 head"
@@ -113,7 +123,7 @@ def test_tells_mask_timeline_and_stack(tmp_path):
 
 
 @pytest.mark.parametrize("restore", [True, False])
-def test_flags_come_back_at_the_end(tmp_path, restore):
+def test_flags_are_restored_at_the_end(tmp_path, restore):
     model = tiny_bert()
     model.bert.encoder.layer[3].output.dense.bias.requires_grad_(False)
     flags = [p.requires_grad for p in model.parameters()]
@@ -132,7 +142,7 @@ class _Fails(TrainerCallback):
 
 
 @pytest.mark.parametrize("event", ["on_step_end", "on_optimizer_step", "on_evaluate", "on_epoch_end"])
-def test_flags_come_back_after_an_exception(tmp_path, event):
+def test_flags_are_restored_after_an_exception(tmp_path, event):
     model = tiny_bert()
     trainer = make_trainer(model, tmp_path, [FreezeCallback(BottomUp(2)), _Fails(event)], eval_strategy="epoch")
     with pytest.raises(KeyboardInterrupt):
@@ -207,7 +217,7 @@ def test_several_train_calls(tmp_path):
     assert not moved(before, weights(model)) & frozen
 
 
-def test_hyperparameter_search_starts_each_trial_afresh(tmp_path):
+def test_each_trial_of_a_hyperparameter_search_starts_anew(tmp_path):
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -267,7 +277,7 @@ def test_works_in_sentence_transformers(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]))
     BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(folder)
     BertModel(tiny_bert().config).save_pretrained(folder)
-    model = st.SentenceTransformer(str(folder), device="cpu")  # a plain encoder: mean pooling is put on top
+    model = st.SentenceTransformer(str(folder), device="cpu")  # a plain encoder, to which mean pooling is added
     rows = datasets.Dataset.from_dict({"anchor": ["a b", "c d", "e f", "g h"], "positive": ["a", "c d d", "e", "h g"]})
     before = weights(model)
     callback = FreezeCallback(BottomUp(2))

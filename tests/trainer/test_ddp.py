@@ -48,7 +48,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("mode", ["plain", "cached"])
-def test_both_ranks_end_alike(tmp_path, mode):
+def test_both_ranks_end_with_the_same_weights(tmp_path, mode):
     (tmp_path / "train.py").write_text(SCRIPT)
     environment = {
         **os.environ,

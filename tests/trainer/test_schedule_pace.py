@@ -57,7 +57,7 @@ def rates(folder, policy, **settings):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_schedule_is_passed_faster_and_the_run_ends_with_it(tmp_path, kind):
+def test_any_schedule_is_advanced_faster_and_the_run_ends_with_it(tmp_path, kind):
     assert kind in {k.value for k in SchedulerType}
     settings = {"lr_scheduler_type": kind, "warmup_steps": 4}
     every, _ = rates(tmp_path / "whole", "nothing", **settings)
@@ -77,7 +77,7 @@ def test_a_pace_of_one_changes_nothing(tmp_path):
     assert not moved(weights(alone.model), weights(paced.model))
 
 
-def test_a_schedule_that_waits_for_a_metric_is_left_alone(tmp_path):
+def test_a_schedule_that_depends_on_a_metric_is_not_advanced(tmp_path):
     found, trainer = rates(tmp_path, Hurry(3.0), lr_scheduler_type="reduce_lr_on_plateau")
     assert trainer.state.global_step == 12
     assert len(set(found)) == 1
@@ -89,7 +89,7 @@ class Killed(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_killed_and_resumed_it_goes_on_at_its_pace(tmp_path):
+def test_a_resumed_run_keeps_its_pace(tmp_path):
     settings = {**STEPS, "save_strategy": "steps", "save_steps": 9}
     whole = make_trainer(tiny_bert(), tmp_path / "whole", [FreezeCallback(Hurry(1.3))], **settings)
     whole.train()
@@ -110,7 +110,7 @@ def test_a_pace_below_one_is_refused():
             SchedulePace().set_rate(rate)
 
 
-def test_by_hand_it_is_the_scheduler_stepped_so_often():
+def test_advancing_equals_scheduler_steps_by_hand():
     model = tiny_bert()
     optimizers = [torch.optim.SGD(m.parameters(), lr=1.0) for m in (model, twin(model))]
     own, by_hand = (torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in optimizers)
