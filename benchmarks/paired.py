@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from transformers import PrinterCallback, Trainer
 
 from adaptivefreeze import FreezeCallback
-from adaptivefreeze.comparison.run import by_length
+from adaptivefreeze.comparison.run import longest_first
 from adaptivefreeze.comparison.settings import StudySettings
 
 
@@ -26,7 +26,7 @@ def final_f1(task: Any, seed: int, settings: StudySettings, callback: FreezeCall
             model=task.new_model(seed),
             args=arguments,
             train_dataset=task.train,
-            eval_dataset=by_length(task.validation),
+            eval_dataset=longest_first(task.validation),
             data_collator=task.collator(),
             compute_metrics=task.compute_metrics,
             callbacks=[callback],

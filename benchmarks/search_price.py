@@ -20,9 +20,9 @@ from pathlib import Path
 import transformers
 from machine import describe
 
-from adaptivefreeze import BottomUp, Nothing, find_blocks
+from adaptivefreeze import BottomUp, Nothing
 from adaptivefreeze.comparison import ProgressListener, RunResult, StudyFolder
-from adaptivefreeze.comparison.records import model_record
+from adaptivefreeze.comparison.records import starting_model
 from adaptivefreeze.comparison.run import run_scenario, warm_up
 from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.data import Task, load_task
@@ -120,9 +120,7 @@ def make_task(folder: Path, blocks: int, hidden: int, limit: int) -> Task:
 
 def full_fine_tuning(task: Task, settings: StudySettings) -> float:
     """Return the wall-clock seconds of one full fine-tuning, from loading the model to the last evaluation."""
-    first = task.new_model(0)
-    record = model_record(task, first, find_blocks(first))
-    del first
+    _, record = starting_model(task)
     began = time.perf_counter()
     run_scenario(task, Nothing(), 0, settings, model=record, test=False)
     return time.perf_counter() - began

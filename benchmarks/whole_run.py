@@ -25,8 +25,8 @@ from machine import describe
 from peft import LoraConfig, TaskType, get_peft_model
 from turns import Turns
 
-from adaptivefreeze import find_blocks, parse_policy
-from adaptivefreeze.comparison.records import model_record
+from adaptivefreeze import parse_policy
+from adaptivefreeze.comparison.records import starting_model
 from adaptivefreeze.comparison.result import RunResult
 from adaptivefreeze.comparison.run import run_scenario, warm_up
 from adaptivefreeze.comparison.settings import StudySettings
@@ -136,8 +136,7 @@ def main() -> None:
     task = load_task(options.dataset, model=options.model, limit=options.limit)
     # Validation has no influence on the runs and is not timed, so a few sentences suffice.
     task = dataclasses.replace(task, validation=task.validation.select(range(32)))
-    first = task.new_model(0)
-    model = model_record(task, first, find_blocks(first))
+    _, model = starting_model(task)
     settings = StudySettings(epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate)
     warm_up(task, settings)
     turns = Turns(len(rows))

@@ -1,4 +1,4 @@
-"""Options from a TOML file: the same names as on the command line."""
+"""Options from a TOML file, with the names of the command line."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from ..errors import RequestError
 
 
 def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """The options in `path`, with `_` for `-` in their names; `known` are the names that there are.
+    """Read options from a TOML file.
 
-    A table `set` holds fields of TrainingArguments: `[set]` with `weight_decay = 0.01` is `--set weight_decay=0.01`.
+    A table `set` contains fields of `TrainingArguments`: `[set]` with `weight_decay = 0.01` is
+    `--set weight_decay=0.01`.
 
-    Raises `RequestError` for a file that cannot be read, that is no TOML, or that names an unknown option.
+    Args:
+        path: The file.
+        known: The names of the options, with underscores.
+
+    Returns:
+        Values by the names of the options, with underscores.
+
+    Raises:
+        RequestError: The file cannot be read, is not TOML, or contains an unknown option.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RequestError(f"--config {path} cannot be read ({error.strerror}): give a TOML file.") from error
+        raise RequestError(f"--config {path} cannot be read ({error.strerror}): pass a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"--config {path} is no TOML: {error}.") from error
+        raise RequestError(f"--config {path} is not TOML: {error}.") from error
     options: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0].replace('_', '-')}?" if near else f"known are {_listed(known)}."
-            raise RequestError(f"--config {path} has the unknown option {key!r}: {hint}")
+            hint = f"did you mean {near[0].replace('_', '-')}?" if near else f"the options are {_listed(known)}."
+            raise RequestError(f"--config {path} contains the unknown option {key!r}: {hint}")
         if isinstance(value, dict):
             if name != "set":
-                raise RequestError(f"--config {path}: {key} is a table, but only set can be one: write {key} = …")
+                raise RequestError(f"--config {path}: {key} is a table, but only set may be one: write {key} = …")
             value = [f"{field}={_word(item)}" for field, item in value.items()]
         options[name] = value
     return options

@@ -1,4 +1,4 @@
-"""The command line: words to calls. What the calls do lies in `studies` and `report`."""
+"""The commands: each parses its options and calls the packages that do the work."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import (
-    Answers,
     BatchSize,
     Cache,
     Command,
+    CommandGroup,
     Config,
     Dataset,
     Device,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="adaptivefreeze",
-    cls=Answers,
-    help="Freeze the blocks of a transformer that have stopped learning, and see what each choice costs and gives.",
+    cls=CommandGroup,
+    help="Freeze blocks of a transformer during fine-tuning, and measure the effect on time and quality.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,11 +55,9 @@ def compare(
     task: Kind = None,
     scenarios: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC...", help="Policies, or sets: paper (by default) depths static adaptive all."),
+        typer.Option(metavar="SPEC...", help="Policies, or sets: paper (default), depths, static, adaptive, all."),
     ] = None,
-    seeds: Annotated[
-        list[str] | None, typer.Option(metavar="N...", help="Seeds (0); each runs every scenario.")
-    ] = None,
+    seeds: Annotated[list[str] | None, typer.Option(metavar="N...", help="Seeds of each scenario (0).")] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -71,17 +69,17 @@ def compare(
     label_column: LabelColumn = None,
     eval_steps: EvalSteps = None,
     match: Annotated[
-        str, typer.Option(help="steps: as many epochs for each; time: as many as full fine-tuning's seconds pay for.")
+        str, typer.Option(help="steps: equal epochs; time: as many epochs as fit into the time of full fine-tuning.")
     ] = "steps",
     cache: Cache = False,
     set: Fields = None,
     device: Device = None,
     plugins: Plugins = None,
     output: Output = None,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is stored already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Repeat runs that are stored already.")] = False,
     config: Config = None,
 ) -> None:
-    """Compare scenarios on one task: a table, plots, a page. Without any option: the embedded demo."""
+    """Compare scenarios on one task: a table, plots and an HTML page. Without options: the embedded demo."""
     from ..comparison import compare as run_all
     from ..report.load import load_runs
     from ..report.progress import ProgressBar
@@ -109,11 +107,11 @@ def compare(
 @app.command(cls=Command)
 def train(
     ctx: typer.Context,
-    policy: Annotated[str, typer.Option(metavar="SPEC", help="What is frozen when, such as bottom-up:6.")],
+    policy: Annotated[str, typer.Option(metavar="SPEC", help="The policy, such as bottom-up:6.")],
     model: Model = "demo",
     dataset: Dataset = "demo",
     task: Kind = None,
-    seed: Annotated[int, typer.Option(help="Decides head, dropout and data order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the head, of dropout and of the order of the data.")] = 0,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -129,21 +127,24 @@ def train(
     device: Device = None,
     plugins: Plugins = None,
     output: Output = None,
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write to a folder that is not empty.")] = False,
     config: Config = None,
 ) -> None:
-    """Fine-tune under one policy; saves model, tokenizer and result."""
+    """Fine-tune under one policy, and save the model, the tokenizer and the result."""
     from ..comparison import train as run_one
+    from ..policies import parse_policy
     from ..report.progress import ProgressBar
     from ..report.terminal import show_training
     from .request import Request
 
     silence_libraries()
-    request = Request.of({**ctx.params, "scenarios": [policy], "seeds": [str(seed)]})
+    load_plugins(plugins)
+    chosen = parse_policy(policy)
+    request = Request.of({**ctx.params, "seeds": [str(seed)], "suffix": str(chosen)})
     with ProgressBar() as progress:
         run = run_one(
             request.load_task(),
-            policy,
+            chosen,
             seed,
             settings=request.settings,
             output=request.folder,
@@ -166,26 +167,29 @@ def search(
     side: Annotated[str, typer.Option(help="End from which blocks are frozen: bottom or top.")] = "bottom",
     seeds: Annotated[list[str] | None, typer.Option(metavar="N...", help="Seeds (0); each trains every depth.")] = None,
     folds: Annotated[
-        int | None, typer.Option(help="Score on N parts of the training split in turn, not on validation.")
+        int | None,
+        typer.Option(help="Cross-validate on N folds of the training split instead."),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="macro_f1, entity_f1, weighted_f1 or accuracy, on validation.")
+        str, typer.Option(help="Validation metric: macro_f1, entity_f1, weighted_f1 or accuracy.")
     ] = "macro_f1",
-    tolerance: Annotated[float, typer.Option(help="Points below the best that are good enough for k_fast.")] = 0.5,
-    quick: Annotated[bool, typer.Option("--quick", help="Coarse depths, then around the best.")] = False,
-    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Give up depths that are clearly worse.")] = True,
+    tolerance: Annotated[float, typer.Option(help="Accepted loss of k_fast in points below the best score.")] = 0.5,
+    quick: Annotated[bool, typer.Option("--quick", help="Coarse grid of depths, then refine.")] = False,
+    prune: Annotated[bool, typer.Option("--prune/--no-prune", help="Stop depths that are clearly worse.")] = True,
     trials: Annotated[
-        int | None, typer.Option(help="Sample N times depth, direction, policy and learning rate instead.")
+        int | None,
+        typer.Option(help="Instead, sample N trials of depth, side, policy, learning rate."),
     ] = None,
-    pareto: Annotated[bool, typer.Option("--pareto", help="With --trials: for score and time together.")] = False,
+    pareto: Annotated[bool, typer.Option("--pareto", help="With --trials: optimize score and time together.")] = False,
     baselines: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC...", help="Scenarios to run beside (paper); none for none.")
+        list[str] | None,
+        typer.Option(metavar="SPEC...", help="Scenarios to compare with (paper), or none."),
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="URL of any Optuna storage, journal:FILE or grpc://HOST:PORT; else SQLite.")
+        str | None, typer.Option(help="Optuna storage URL, journal:FILE or grpc://HOST:PORT; SQLite by default.")
     ] = None,
     study_name: Annotated[str | None, typer.Option(help="Name of the Optuna study.")] = None,
-    workers: Annotated[int, typer.Option(help="Local processes, one a GPU where there are several.")] = 1,
+    workers: Annotated[int, typer.Option(help="Local processes; one per GPU if there are several.")] = 1,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -203,7 +207,7 @@ def search(
     output: Output = None,
     config: Config = None,
 ) -> None:
-    """Find k*, the depth to freeze with the best validation score, by an Optuna study. Without any option: the demo."""
+    """Find k*, the depth with the best validation score, in an Optuna study. Without options: the embedded demo."""
     from ..report.load import summarize_search
     from ..report.progress import ProgressBar
     from ..report.publish import publish
@@ -241,8 +245,8 @@ def _worker_progress(metric: str) -> ProgressBar:
 @app.command(cls=Command)
 def inspect(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="A hub name, a folder, or demo.")],
-    dataset: Annotated[str | None, typer.Option(help="Show how the tokenizer copes with this data set.")] = None,
+    model: Annotated[str, typer.Argument(help="Model: a hub name, a folder, or demo.")],
+    dataset: Annotated[str | None, typer.Option(help="Data set; show how well the tokenizer covers it.")] = None,
     task: Kind = None,
     batch_size: BatchSize = None,
     max_length: MaxLength = None,
@@ -251,10 +255,10 @@ def inspect(
     revision: Revision = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    tower: Annotated[str | None, typer.Option(help="Which tower, of a model with several.")] = None,
+    tower: Annotated[str | None, typer.Option(help="Tower of a model with several, such as encoder.")] = None,
     config: Config = None,
 ) -> None:
-    """Show a model's units, their parameters and the predicted cost of each depth."""
+    """Show the units of a model, their parameters and the predicted cost of each depth."""
     from ..comparison import inspect_model, inspect_task
     from ..report.terminal import show_inspection
     from .request import Request
@@ -270,13 +274,11 @@ def inspect(
 
 @app.command(cls=Command)
 def report(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders that compare or search has written.")
-    ],
-    output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if there is one.")] = None,
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Output folders of compare or search.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if only one is given.")] = None,
     plugins: Plugins = None,
 ) -> None:
-    """Make tables, plots and pages again from stored runs and searches, training nothing."""
+    """Write tables, plots and pages from stored runs and searches, without training."""
     load_plugins(plugins)
     from ..report.publish import publish_folders
     from ..report.terminal import show_report

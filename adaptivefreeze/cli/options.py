@@ -1,4 +1,4 @@
-"""What every command shares: answers in one sentence, options that take several values, and the options themselves."""
+"""Shared by all commands: errors as one sentence, options with several values, and the common options."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from typer.core import TyperCommand, TyperGroup
 from ..errors import RequestError, StudyFailed
 
 
-class Answers(TyperGroup):
-    """Ends in one sentence: a wrong request with status 2, a study without a result with 1, Ctrl-C with 130."""
+class CommandGroup(TyperGroup):
+    """Reports an error in one sentence and by the exit status.
+
+    The status is 2 for an invalid request, 1 for a study without results, and 130 for Ctrl-C.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -32,7 +35,7 @@ class Answers(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose list options take several values at once, as in `--seeds 0 1 2`."""
+    """A command whose list options accept several values at once, as in `--seeds 0 1 2`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         lists = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
@@ -40,13 +43,18 @@ class Command(TyperCommand):
 
 
 def repeat_names(words: Sequence[str], lists: set[str]) -> list[str]:
-    """`words` with the name of a list option before each of its values, which end where the next option begins.
+    """Repeat the name of a list option before each of its values, as click requires.
 
-    >>> repeat_names(["--seeds", "0", "1", "--force"], {"--seeds"})
-    ['--seeds', '0', '--seeds', '1', '--force']
+    Args:
+        words: The arguments of a command.
+        lists: The names of the list options; their values end at the next option.
+
+    Example:
+        >>> repeat_names(["--seeds", "0", "1", "--force"], {"--seeds"})
+        ['--seeds', '0', '--seeds', '1', '--force']
     """
     repeated: list[str] = []
-    current, named = "", False  # the list option that values belong to, and whether its name stands there already
+    current, named = "", False  # the list option of the next value, and whether its name precedes it already
     for position, word in enumerate(words):
         if word == "--":
             return [*repeated, *words[position:]]
@@ -61,7 +69,7 @@ def repeat_names(words: Sequence[str], lists: set[str]) -> list[str]:
 
 
 def _configure(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Take from the file what the command line does not say."""
+    """Use the options of the file as defaults of the command line."""
     if path is not None:
         from .config import read_config
 
@@ -88,29 +96,32 @@ def load_plugins(modules: Sequence[str] | None) -> None:
     import_modules(modules)
 
 
-# The options that mean the same everywhere. A command declares those it takes; Request picks them up by name.
-Model = Annotated[str, typer.Option(help="A hub name, a folder, or demo.")]
-Dataset = Annotated[str, typer.Option(help="A hub name, a folder, or demo.")]
-Kind = Annotated[str | None, typer.Option(help="ner or classification; guessed from the data set where it can be.")]
+# Options with the same meaning in all commands. A command declares those that it accepts; Request reads them by name.
+Model = Annotated[str, typer.Option(help="Model: a hub name, a folder, or demo.")]
+Dataset = Annotated[str, typer.Option(help="Data set: a hub name, a folder, or demo.")]
+Kind = Annotated[str | None, typer.Option(help="ner or classification; inferred from the data set by default.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training examples (3).")]
-BatchSize = Annotated[int | None, typer.Option(help="Examples a step (16).")]
-LearningRate = Annotated[float | None, typer.Option(help="The highest learning rate (5e-5).")]
-MaxLength = Annotated[int | None, typer.Option(help="Longest example in pieces (128); the rest is cut and counted.")]
+BatchSize = Annotated[int | None, typer.Option(help="Examples per step (16).")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate (5e-5).")]
+MaxLength = Annotated[int | None, typer.Option(help="Length to truncate examples to, in tokens (128).")]
 Pad = Annotated[bool, typer.Option("--pad-to-max-length", help="Pad every example to --max-length.")]
 Limit = Annotated[int | None, typer.Option(help="Use the first N training examples.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a data set on the hub.")]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the words or the text; found where it can be.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the tags or the label; found where it can be.")]
-EvalSteps = Annotated[int | None, typer.Option(help="Evaluate validation every N steps, besides after each epoch.")]
-Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Skip the frozen prefix for examples seen before.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the words or texts; found by its type by default.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the tags or labels; found by its type by default.")]
+EvalSteps = Annotated[int | None, typer.Option(help="Also evaluate on the validation split every N steps.")]
+Cache = Annotated[
+    bool,
+    typer.Option("--cache/--no-cache", help="Cache the outputs of frozen leading blocks."),
+]
 Fields = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE...", help="Fields of TrainingArguments.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the best there is.")]
-Output = Annotated[Path | None, typer.Option(help="Folder for the results; by default one below ./runs.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; the best available device by default.")]
+Output = Annotated[Path | None, typer.Option(help="Folder for the results; a folder in ./runs by default.")]
 Plugins = Annotated[
     list[str] | None,
     typer.Option(metavar="MODULE...", help="Python modules that register policies; may be in the current folder."),
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(callback=_configure, is_eager=True, help="TOML file of these options; the command line goes first."),
+    typer.Option(callback=_configure, is_eager=True, help="TOML file of options; the command line takes precedence."),
 ]

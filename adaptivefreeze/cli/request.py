@@ -1,4 +1,4 @@
-"""Request: what a person asked for on the command line, checked as far as it can be before anything is loaded."""
+"""`Request`: the options of a command, validated as far as possible before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.folder import file_name
-from ..comparison.scenarios import check_specs
+from ..comparison.scenarios import parse_scenarios
 from ..comparison.settings import StudySettings, parse_assignments
 from ..errors import RequestError
+from ..policies import Policy
 from .options import load_plugins
 
 if TYPE_CHECKING:
@@ -21,14 +22,27 @@ _LOADING = ("pad_to_max_length", "limit", "revision", "text_column", "label_colu
 
 @dataclass(frozen=True)
 class Request:
-    """A study or a training as it was asked for, with the defaults of its data set where nothing was said."""
+    """The options of a command, parsed, with the defaults of the data set for those that are not given.
+
+    Attributes:
+        model: Hub name, folder or `demo`.
+        dataset: Hub name, folder or `demo`.
+        kind: The kind of task, None to infer it.
+        max_length: Maximum length of an example in tokens.
+        loading: Further arguments of `load_task`.
+        scenarios: Policies and names of sets of policies.
+        seeds: The seeds.
+        settings: How each run is trained.
+        folder: The output folder.
+        plugins: Modules that register policies.
+    """
 
     model: str
     dataset: str
     kind: Any
     max_length: int
     loading: Mapping[str, Any]
-    scenarios: tuple[str, ...]
+    scenarios: tuple[str | Policy, ...]
     seeds: tuple[int, ...]
     settings: StudySettings
     folder: Path
@@ -36,23 +50,25 @@ class Request:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Request:
-        """The request that `options` make, by the names of the command line; None and absent mean nothing was said.
+        """Build a request from the options of a command.
 
-        Raises `RequestError` for a value that cannot be, whatever the data and the model turn out to be.
+        Args:
+            options: Values by the names of the options; None and a missing name mean that an option is not given.
+
+        Raises:
+            RequestError: A value is invalid for every data set and model.
         """
         given = {name: value for name, value in options.items() if value is not None}
         load_plugins(given.get("plugins"))
         dataset = str(given.get("dataset", "demo"))
         defaults = _defaults(dataset)
-        scenarios = tuple(given.get("scenarios") or ("paper",))
-        check_specs(scenarios)
         return cls(
             model=given.get("model", "demo"),
             dataset=dataset,
             kind=given.get("task"),
             max_length=given.get("max_length", defaults["max_length"]),
             loading={name: given[name] for name in _LOADING if name in given},
-            scenarios=scenarios,
+            scenarios=parse_scenarios(given.get("scenarios") or ("paper",)),
             seeds=parse_seeds(given.get("seeds") or ("0",)),
             settings=StudySettings(
                 epochs=given.get("epochs", defaults["epochs"]),
@@ -64,14 +80,12 @@ class Request:
                 device=given.get("device"),
                 training_arguments=parse_assignments(given.get("set") or ()),
             ),
-            folder=Path(given["output"])
-            if "output" in given
-            else _default_folder(dataset, given.get("policy") or given.get("suffix")),
+            folder=Path(given["output"]) if "output" in given else _default_folder(dataset, given.get("suffix")),
             plugins=tuple(given.get("plugins") or ()),
         )
 
     def load_task(self) -> Task:
-        """Data set, tokenizer and model, ready to train. Raises `RequestError` as `load_task` of tasks does."""
+        """Load the task. Raises `RequestError` as `adaptivefreeze.data.load_task` does."""
         from ..data import load_task
 
         load_plugins(self.plugins)  # again in a worker process of a search, which starts without them
@@ -79,15 +93,23 @@ class Request:
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
-    """`["0,1", "2"]` -> `(0, 1, 2)`. Raises `RequestError` for what is no whole number."""
+    """Parse integers separated by spaces or commas.
+
+    Raises:
+        RequestError: A text is not a non-negative integer.
+
+    Example:
+        >>> parse_seeds(["0,1", "2"])
+        (0, 1, 2)
+    """
     words = [word for text in texts for word in text.replace(",", " ").split()]
     if not all(word.isdecimal() for word in words):
-        raise RequestError(f"--seeds {' '.join(texts)}: give whole numbers, such as --seeds 0 1 2.")
+        raise RequestError(f"--seeds {' '.join(texts)}: pass integers, such as --seeds 0 1 2.")
     return tuple(int(word) for word in words)
 
 
 def _defaults(dataset: str) -> dict[str, Any]:
-    """The demo trains as it needs to show its trade-off within minutes; any other data set as is usual."""
+    """Default values: those of the demo, or usual values for any other data set."""
     usual = {"epochs": 3, "batch_size": 16, "learning_rate": 5e-5, "max_length": 128}
     if dataset != "demo":
         return usual
@@ -97,8 +119,7 @@ def _defaults(dataset: str) -> dict[str, Any]:
 
 
 def _default_folder(dataset: str, suffix: str | None) -> Path:
-    """`runs/conll2003` for a comparison, `runs/conll2003-search` for a search, `runs/conll2003-bottom-up:6` for a
-    training."""
+    """`runs/conll2003` for a comparison; with a suffix `runs/conll2003-search` or `runs/conll2003-bottom-up:6`."""
     path = Path(dataset)
     name = (path.resolve() if path.is_dir() else path).name or "study"
     return Path("runs") / (f"{name}-{file_name(suffix)}" if suffix else name)

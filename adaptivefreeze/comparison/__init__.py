@@ -1,4 +1,4 @@
-"""Many runs: scenarios, settings, one JSON a run, the comparison of them."""
+"""Comparisons of many runs: scenarios, settings, stored results, and the functions that run them."""
 
 from .compare import Comparison, Interrupted, ProgressListener, compare
 from .folder import StudyFolder

@@ -1,4 +1,4 @@
-"""Callbacks of one run: they look at what Trainer reports, and change nothing but when validation is evaluated."""
+"""Trainer callbacks of one run: loss check, validation curve, time limit and progress."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .result import ValidationPoint
 
 
 class TrainingDiverged(RuntimeError):
-    """The training loss stopped being a number."""
+    """Raised when the training loss is not finite."""
 
 
 class LossGuard(TrainerCallback):
-    """Ends the run when a logged loss is not a number, since nothing after it would be worth its time."""
+    """Ends the run when a logged loss is not finite."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         check_loss((logs or {}).get("loss"), state.global_step, args.learning_rate)
 
 
 def check_loss(loss: float | None, step: int, learning_rate: float) -> None:
-    """Raises `TrainingDiverged` with advice unless `loss` is a finite number (or there is none)."""
+    """Raise `TrainingDiverged` if `loss` is not finite."""
     if loss is not None and not math.isfinite(loss):
         raise TrainingDiverged(
             f"the training loss was {loss} by step {step}: try a learning rate below {learning_rate:g}"
@@ -32,7 +32,7 @@ def check_loss(loss: float | None, step: int, learning_rate: float) -> None:
 
 
 class ValidationCurve(TrainerCallback):
-    """Collects a `ValidationPoint` at each evaluation, and asks for one at the end of each epoch where none is due."""
+    """Records a `ValidationPoint` at each evaluation, and requests an evaluation at the end of each epoch."""
 
     def __init__(self, clock: StepTimer) -> None:
         self.points: list[ValidationPoint] = []
@@ -64,9 +64,9 @@ class ValidationCurve(TrainerCallback):
 
 
 class TimeLimit(TrainerCallback):
-    """Ends training with the step that brings the clock to `seconds`; `reached` tells whether it came to that.
+    """Ends training after the step at which the training time reaches a limit; `reached` says whether it did.
 
-    Belongs after the clock's closing callback, which adds the step.
+    Must come after the closing callback of `clock`, which adds the time of the step.
     """
 
     def __init__(self, clock: StepTimer, seconds: float) -> None:
@@ -80,10 +80,10 @@ class TimeLimit(TrainerCallback):
 
 
 class StepReport(TrainerCallback):
-    """Tells `listener` how many steps are done, of how many."""
+    """Calls `on_step(steps done, total steps)` after each step."""
 
-    def __init__(self, listener: Callable[[int, int], None]) -> None:
-        self._listener = listener
+    def __init__(self, on_step: Callable[[int, int], None]) -> None:
+        self._on_step = on_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._listener(state.global_step, state.max_steps)
+        self._on_step(state.global_step, state.max_steps)

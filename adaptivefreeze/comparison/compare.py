@@ -1,4 +1,4 @@
-"""compare: scenarios × seeds on one task, one after another, each stored as it ends."""
+"""`compare`: run every scenario from every seed on one task, and store each run as it ends."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from ..model.blocks import BlockStack
-from ..model.discovery import find_blocks
 from ..model.timeline import Change, Timeline
 from ..policies import Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
-from .equal_time import run_matched, with_reference
+from .equal_time import full_fine_tuning_first, run_for_equal_time
 from .folder import StudyFolder
-from .prediction import predicted_ratio, share_seen_again, step_shape
-from .records import model_record, task_record
+from .prediction import RemainingTime, predicted_ratio, share_seen_again, step_shape
+from .records import starting_model, task_record
 from .result import FailedRun, ModelRecord, RunResult
-from .run import attempt, warm_up
+from .run import run_or_record_failure, warm_up
 from .scenarios import expand
 from .settings import StudySettings
-from .time_left import RemainingTime
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -50,7 +48,14 @@ class ProgressListener:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What lies in the folder after `compare`: `ran` of the runs were made by this call, the others were there."""
+    """The result of `compare`.
+
+    Attributes:
+        folder: The folder of the study.
+        results: All finished runs in the folder.
+        failures: All failed runs in the folder.
+        ran: The number of runs that this call made.
+    """
 
     folder: Path
     results: tuple[RunResult, ...]
@@ -59,7 +64,7 @@ class Comparison:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; its message says what is kept and how to go on."""
+    """Raised on Ctrl-C; the message says which results are kept and how to continue."""
 
 
 def compare(
@@ -72,27 +77,46 @@ def compare(
     force: bool = False,
     progress: ProgressListener | None = None,
 ) -> Comparison:
-    """Run every scenario from every seed that `output` does not hold yet; failed runs are run again.
+    """Run every scenario from every seed, and store each run in `output`.
 
-    A run that fails is stored as failed with its reason and the others go on. With `force` the wanted runs are made
-    again. All that can be wrong is found before anything is run or written.
+    Runs that are stored already are skipped, failed ones are repeated. A run that fails is stored with the reason, and
+    the next one begins. The request is validated before anything is run or written.
 
-    Raises `RequestError` for a wrong request and `Interrupted` on Ctrl-C.
+    Args:
+        task: The task.
+        scenarios: Policies, specs such as `bottom-up:6`, and names of sets such as `paper`.
+        seeds: The seeds of each scenario.
+        settings: How each run is trained.
+        output: The folder of the study.
+        force: Repeat runs that are stored already.
+        progress: Receives the progress.
+
+    Returns:
+        All runs in the folder.
+
+    Raises:
+        RequestError: The request is invalid, or the folder belongs to another study.
+        Interrupted: On Ctrl-C.
+
+    Example:
+        >>> comparison = compare(
+        ...     load_task("data/conll2003", model="bert-base-cased"),
+        ...     scenarios=["nothing", BottomUp(6)],
+        ...     seeds=[0, 1, 2],
+        ...     output="runs/conll2003",
+        ... )
     """
     settings, progress = settings or StudySettings(), progress or ProgressListener()
     check_seeds(seeds)
-    start = task.new_model(0)
-    stack = find_blocks(start)
-    model = model_record(task, start, stack)
+    stack, model = starting_model(task)
     policies = expand(scenarios, stack.depth)
     check_policies(policies, stack, settings)
-    del start
     folder = StudyFolder(output)
     folder.claim(task_record(task), model, settings)
 
     reference = None
     if settings.match == "time":
-        policies = with_reference(policies, stack)
+        policies = full_fine_tuning_first(policies, stack)
         reference = str(policies[0])
     wanted = [(policy, seed) for seed, policy in product(seeds, policies)]
     todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
@@ -103,7 +127,7 @@ def compare(
         finished = sum(_finished(folder.find(str(p), s)) for p, s in wanted)
         raise Interrupted(
             f"Interrupted: {finished} of {len(wanted)} runs are kept in {folder.path}; "
-            "the same command goes on from there."
+            "run the same command again to continue."
         ) from error
     stored = folder.runs()
     return Comparison(
@@ -115,26 +139,26 @@ def compare(
 
 
 def _finished(run: RunResult | FailedRun | None) -> bool:
-    """Whether `run` needs no running again; the trials of a search have not been scored on the test split."""
+    """Whether `run` is complete; the trials of a search have no scores on the test split."""
     return isinstance(run, RunResult) and run.metrics is not None
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Raises `RequestError` unless there are seeds, each once, that every generator takes."""
+    """Raise `RequestError` unless the seeds are distinct, valid for all random generators, and not empty."""
     if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
-        raise RequestError(f"--seeds {' '.join(map(str, seeds)) or 'nothing'}: give whole numbers from 0 to 2³² − 1.")
+        raise RequestError(f"--seeds {' '.join(map(str, seeds)) or 'nothing'}: pass integers from 0 to 2³² − 1.")
     if len(set(seeds)) != len(seeds):
-        raise RequestError(f"--seeds {' '.join(map(str, seeds))} names a seed twice: give each once.")
+        raise RequestError(f"--seeds {' '.join(map(str, seeds))} contains a seed twice: pass each once.")
 
 
 def check_policies(policies: Sequence[Policy], stack: BlockStack, settings: StudySettings) -> None:
-    """Raises `RequestError` for a policy that does not fit the model, or settings that no run could have."""
+    """Raise `RequestError` for a policy that does not fit the model, or for invalid settings."""
     settings.arguments("unused", seed=0)
     for policy in policies:
         FreezeCallback(policy, cache=settings.cache)
         mask = policy.initial_mask(stack)
         if stack.trainable_parameters(mask) == 0:
-            raise RequestError(f"{policy} leaves nothing of this model to train: freeze less.")
+            raise RequestError(f"{policy} leaves no parameter of this model to train: freeze less.")
 
 
 def _run_all(
@@ -147,13 +171,14 @@ def _run_all(
     progress: ProgressListener,
     reference: str | None,
 ) -> None:
+    """Run and store what is to do; with a `reference`, each run takes the time of that scenario's run."""
     if not todo:
         return
     progress.warming_up()
     warm_up(task, settings)
     shape = step_shape(task, settings)
     seen_again = share_seen_again(settings.epochs) if settings.cache else 0.0
-    # How a mask will change is not known beforehand, so each run is taken to keep the one that it starts with.
+    # Changes of a mask are not known in advance, so each run is assumed to keep its initial mask.
     starts = [Timeline([Change(0, policy.initial_mask(stack), policy.reason)]) for policy, _ in todo]
     remaining = RemainingTime([predicted_ratio(stack, start, 1, shape, seen_again) for start in starts])
 
@@ -164,18 +189,18 @@ def _run_all(
     for order, (policy, seed) in enumerate(todo):
         progress.run_begins(str(policy), seed)
         train = partial(
-            attempt,
+            run_or_record_failure,
             task,
             policy,
             seed,
             model=model,
             order=order,
-            listener=stepped,
+            on_step=stepped,
             checkpoints=folder.checkpoints(str(policy), seed) if settings.keeps_checkpoints else None,
         )
         full = None if reference is None else folder.find(reference, seed)
         if full is not None and not is_full_fine_tuning(policy, stack):
-            run = run_matched(train, settings, policy, seed, stack, shape, folder, full)
+            run = run_for_equal_time(train, settings, policy, stack, shape, folder, full)
         else:
             run = train(settings)
         folder.store(run)

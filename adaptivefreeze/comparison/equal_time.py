@@ -1,4 +1,4 @@
-"""For the same bill: as many epochs for each scenario as full fine-tuning's training seconds pay for."""
+"""Runs that train for as long as full fine-tuning: each scenario gets as many epochs as fit into its training time."""
 
 from __future__ import annotations
 
@@ -16,31 +16,39 @@ from .result import FailedRun, Matched, RunResult
 from .settings import StudySettings
 
 TOLERANCE = 0.05
-"""How far a run's training seconds may lie from full fine-tuning's before it is trained anew with other epochs."""
+"""Accepted difference between the training times of a run and of full fine-tuning, as a share of the latter."""
 
 ATTEMPTS = 4
-"""How often at most: what the last one took is what the result says."""
+"""Maximum number of trainings of a run; the last one is accepted whatever time it takes."""
 
 GIVE_UP = 1.25
-"""The share of the time it may take at which an attempt is given up, unless it is the last."""
+"""Training time at which an attempt is stopped, as a multiple of the available time; the last attempt is not."""
 
 
 class Train(Protocol):
-    """Trains one scenario from one seed as the settings say, and stops after so many seconds of training."""
+    """Trains one scenario from one seed with the given settings, for at most `stop_after` seconds of training."""
 
     def __call__(self, settings: StudySettings, /, *, stop_after: float) -> RunResult | FailedRun: ...
 
 
-def with_reference(policies: Sequence[Policy], stack: BlockStack) -> tuple[Policy, ...]:
-    """`policies` with full fine-tuning first, added if it is missing, since the others are to take its time."""
+def full_fine_tuning_first(policies: Sequence[Policy], stack: BlockStack) -> tuple[Policy, ...]:
+    """Return `policies` with those that freeze nothing first, and `Nothing()` if there is none.
+
+    The other runs take their time from the first one.
+    """
     full = [policy for policy in policies if is_full_fine_tuning(policy, stack)]
     return (*(full or [Nothing()]), *(policy for policy in policies if policy not in full))
 
 
 def predicted_epochs(stack: BlockStack, mask: FreezeMask, shape: StepShape, epochs: float, *, cache: bool) -> float:
-    """How many epochs under `mask` cost as much as `epochs` of full fine-tuning, by the cost model.
+    """Return how many epochs under `mask` take as long as `epochs` of full fine-tuning, by the cost model.
 
-    With a `cache` the first epoch runs the whole frozen prefix and each further one skips it.
+    Args:
+        stack: The units of the model.
+        mask: What is frozen.
+        shape: The shape of a training step.
+        epochs: Epochs of full fine-tuning.
+        cache: Whether a prefix cache skips the frozen prefix from the second epoch on.
     """
     frozen = step_ratio(stack, mask, shape)
     if not cache or epochs <= frozen:
@@ -48,27 +56,39 @@ def predicted_epochs(stack: BlockStack, mask: FreezeMask, shape: StepShape, epoc
     return 1 + (epochs - frozen) / step_ratio(stack, mask, shape, cached=True)
 
 
-def run_matched(
+def run_for_equal_time(
     train: Train,
     settings: StudySettings,
     policy: Policy,
-    seed: int,
     stack: BlockStack,
     shape: StepShape,
     folder: StudyFolder,
     reference: RunResult | FailedRun,
 ) -> RunResult | FailedRun:
-    """The run of `policy` that takes as long as `reference`, full fine-tuning from the same seed; failed if that is."""
+    """Run `policy` for the training time of full fine-tuning.
+
+    Args:
+        train: Trains `policy` from the seed of `reference`.
+        settings: The settings, with the epochs of full fine-tuning.
+        policy: The policy.
+        stack: The units of the model.
+        shape: The shape of a training step.
+        folder: The study; runs of `policy` from other seeds suggest the number of epochs.
+        reference: The run of full fine-tuning.
+
+    Returns:
+        The run, which has failed if `reference` has.
+    """
     if isinstance(reference, FailedRun):
         error = f"There is no time to match, because {reference.scenario} failed: {reference.error}"
         return dataclasses.replace(reference, scenario=str(policy), error=error)
     predicted = predicted_epochs(stack, policy.initial_mask(stack), shape, settings.epochs, cache=settings.cache)
     matched = [run.matched for run in folder.runs() if isinstance(run, RunResult) and run.scenario == str(policy)]
     first = next((found.epochs for found in matched if found), None)
-    return match_time(train, settings, seconds=reference.train_seconds, predicted=predicted, first=first)
+    return match_training_time(train, settings, seconds=reference.train_seconds, predicted=predicted, first=first)
 
 
-def match_time(
+def match_training_time(
     train: Train,
     settings: StudySettings,
     *,
@@ -76,12 +96,18 @@ def match_time(
     predicted: float,
     first: float | None = None,
 ) -> RunResult | FailedRun:
-    """The run whose training takes `seconds`, within `TOLERANCE`, found by training it.
+    """Train with different numbers of epochs until the training time is `seconds`, within `TOLERANCE`.
 
-    `train` runs the scenario for the epochs of the settings that it is given, the learning-rate schedule stretched to
-    them. The first attempt takes `first` epochs (those another seed ended with) or else the `predicted` ones; each
-    further one what the clock of the one before says. A policy that freezes as it goes costs less than it starts with,
-    so it takes a second attempt at least. One that ends the run by itself cannot be given more and is left at that.
+    After each attempt the number of epochs is corrected by the measured time. A policy that freezes more during the
+    run costs less than predicted, so it takes at least two attempts. A run that its policy ends early cannot use more
+    epochs and is accepted.
+
+    Args:
+        train: Trains one scenario; the learning-rate schedule spans the epochs of the settings.
+        settings: The settings, of which the epochs vary.
+        seconds: The training time to match.
+        predicted: The predicted number of epochs.
+        first: The epochs of the first attempt, `predicted` if None.
     """
     epochs = first or predicted
     attempt = 0
@@ -93,8 +119,8 @@ def match_time(
         if isinstance(run, FailedRun):
             return dataclasses.replace(run, settings=settings.to_json())
         ratio = run.train_seconds / seconds
-        ended_itself = ratio < 1 and run.epochs < 0.99 * epochs
-        if last or ended_itself or abs(ratio - 1) <= TOLERANCE:
+        ended_early = ratio < 1 and run.epochs < 0.99 * epochs
+        if last or ended_early or abs(ratio - 1) <= TOLERANCE:
             matched = Matched(run.epochs, predicted_epochs=predicted, reference_seconds=seconds, attempts=attempt)
             return dataclasses.replace(run, settings=settings.to_json(), matched=matched)
         epochs = run.epochs / ratio

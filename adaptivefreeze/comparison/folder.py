@@ -1,4 +1,4 @@
-"""StudyFolder: where a study keeps its runs, and the guard that only runs of one study lie there."""
+"""`StudyFolder`: the folder that stores the runs of one study, and no others."""
 
 from __future__ import annotations
 
@@ -20,70 +20,81 @@ WRITTEN = (
     *("search.json", "search.md", "search.csv", "search.svg", "search.png", "search.html"),
     *("study.db", "models", "rows"),
 )
-"""All that a study writes into its folder."""
+"""Everything that a study writes to its folder."""
 
 _LONGEST_NAME = 150
 
 
 class StudyFolder:
-    """A folder with `study.json`, which says what was studied, and `runs/`, one file a run."""
+    """A folder with `study.json`, which identifies the study, and `runs/` with one file per run.
+
+    Args:
+        path: The folder, which need not exist.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def run_path(self, scenario: str, seed: int) -> Path:
-        """The file of one run: `runs/bottom-up:3-s0.json`."""
+        """Return the file of one run, such as `runs/bottom-up:3-s0.json`."""
         return self.path / "runs" / f"{file_name(scenario)}-s{seed}.json"
 
     def checkpoints(self, scenario: str, seed: int) -> Path:
-        """Where one run keeps its checkpoints, if the settings ask for any."""
+        """Return the folder for the checkpoints of one run."""
         return self.path / "checkpoints" / f"{file_name(scenario)}-s{seed}"
 
     def runs(self) -> list[RunResult | FailedRun]:
-        """All stored runs, by file name. Raises `RequestError` for a file that cannot be read."""
+        """Return all stored runs in the order of their file names.
+
+        Raises:
+            RequestError: A file cannot be read.
+        """
         return [read_run(path) for path in sorted((self.path / "runs").glob("*.json"))]
 
     def find(self, scenario: str, seed: int) -> RunResult | FailedRun | None:
-        """The stored run of `scenario` and `seed`, or None."""
+        """Return the stored run of `scenario` and `seed`, or None."""
         path = self.run_path(scenario, seed)
         return read_run(path) if path.is_file() else None
 
     def store(self, run: RunResult | FailedRun) -> None:
-        """Write `run` to its file, whole or not at all."""
+        """Write `run` to its file atomically."""
         write_json(self.run_path(run.scenario, run.seed), run.to_json())
 
     def claim(self, task: TaskRecord, model: ModelRecord, settings: StudySettings) -> None:
-        """Make the folder this study's, or make sure that it is.
+        """Reserve the folder for a study by writing `study.json`, or check that it belongs to it.
 
-        Raises `RequestError`, with nothing written, when it holds another study's results or somebody's files, or
-        cannot be written.
+        Raises:
+            RequestError: The folder contains the results of another study or other files of the same names, or cannot
+                be written. Nothing is written.
         """
         mine = description(task, model, settings)
         marker = self.path / "study.json"
         if marker.is_file():
             found = difference(_read(marker), mine)
             if found:
-                raise RequestError(f"{self.path} holds the results of another study ({found}): give another --output.")
+                raise RequestError(
+                    f"{self.path} contains the results of another study ({found}): choose another --output."
+                )
             return
         if self.path.exists() and not self.path.is_dir():
-            raise RequestError(f"{self.path} is a file, not a folder: give another --output.")
-        strangers = [name for name in WRITTEN if (self.path / name).exists()]
-        if strangers:
+            raise RequestError(f"{self.path} is a file, not a folder: choose another --output.")
+        unknown = [name for name in WRITTEN if (self.path / name).exists()]
+        if unknown:
             raise RequestError(
-                f"{self.path} holds {' and '.join(strangers)} but no study.json, so they are not this study's: "
-                "give another --output."
+                f"{self.path} contains {' and '.join(unknown)} but no study.json: choose another --output."
             )
         try:
             write_json(marker, mine)
         except OSError as error:
-            raise RequestError(f"{self.path} cannot be written ({error.strerror}): give another --output.") from error
+            raise RequestError(f"{self.path} cannot be written ({error.strerror}): choose another --output.") from error
 
 
 def file_name(scenario: str) -> str:
-    """`scenario` as a part of a file name: other characters than letters, digits and `:=,.+-_~` are percent-encoded.
+    """Return `scenario` as part of a file name, with all but letters, digits and `:=,+.-_~` percent-encoded.
 
-    >>> file_name("bottom-up:3"), file_name("modules:a/b")
-    ('bottom-up:3', 'modules:a%2Fb')
+    Example:
+        >>> file_name("bottom-up:3"), file_name("modules:a/b")
+        ('bottom-up:3', 'modules:a%2Fb')
     """
     name = quote(scenario, safe=":=,+")
     if len(name) <= _LONGEST_NAME:
@@ -92,7 +103,7 @@ def file_name(scenario: str) -> str:
 
 
 def description(task: TaskRecord, model: ModelRecord, settings: StudySettings) -> dict[str, Any]:
-    """What makes a study this one and no other, as plain JSON."""
+    """Return what identifies a study, as plain JSON."""
     return {
         "schema": SCHEMA,
         "task": {
@@ -115,14 +126,14 @@ def _read(marker: Path) -> dict[str, Any]:
     try:
         value = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(f"{marker} cannot be read ({error}): give another --output.") from error
+        raise RequestError(f"{marker} cannot be read ({error}): choose another --output.") from error
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise RequestError(f"{marker} was written by another version: give another --output.")
+        raise RequestError(f"{marker} was written by another version: choose another --output.")
     return value
 
 
 def difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
-    """The first thing in which two studies differ, in words; None when their runs may stand in one table."""
+    """Return the first difference between two studies in words, or None if their runs are comparable."""
     for part, name in (("task", "dataset"), ("model", "name")):
         there, here = theirs.get(part, {}), mine[part]
         if there.get("fingerprint") != here["fingerprint"]:

@@ -1,4 +1,4 @@
-"""inspect_model, inspect_task: a model's units, and what freezing to each depth would cost."""
+"""`inspect_model` and `inspect_task`: the units of a model, and the predicted cost of freezing to each depth."""
 
 from __future__ import annotations
 
@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from ..data import Task
 
 _BUILT_AT_MOST = 10**9
-"""Parameters up to which a model is really built; a larger one is laid out without memory for its weights."""
+"""Number of parameters up to which a model is built in memory; a larger one stays on the meta device."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """Freezing `k` blocks from either end: predicted step time / full step time, and parameters that still train.
+    """The predicted effect of freezing `k` blocks from either end.
 
-    Bottom-up freezes the embeddings too, top-down leaves them trainable.
+    Attributes:
+        k: The number of frozen blocks. Bottom-up freezes the embeddings too, top-down leaves them trainable.
+        bottom_up_ratio: Predicted step time as a multiple of that of full fine-tuning.
+        bottom_up_trainable: Number of trainable parameters.
+        top_down_ratio: As `bottom_up_ratio`.
+        top_down_trainable: As `bottom_up_trainable`.
     """
 
     k: int
@@ -41,7 +46,15 @@ class Depth:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found of the model `name`; `shape` is the training step that the depths were predicted for."""
+    """The units of a model and the predicted effect of each depth.
+
+    Attributes:
+        name: The name of the model.
+        stack: Its units.
+        shape: The training step that the predictions are for.
+        depths: One entry per depth, from 0.
+        task: The task, if the model was inspected for one.
+    """
 
     name: str
     stack: BlockStack
@@ -51,14 +64,26 @@ class Inspection:
 
 
 def inspect_task(task: Task, settings: StudySettings | None = None) -> Inspection:
-    """The model as it would be trained on `task`, with steps of the task's own shape."""
+    """Inspect the model of a task, for steps of the shape that training has.
+
+    Args:
+        task: The task.
+        settings: The batch size and sampling; the defaults if None.
+    """
     return _inspect(task.model, find_blocks(task.new_model(0)), step_shape(task, settings or StudySettings()), task)
 
 
 def inspect_model(name: str, *, tower: str | None = None, batch_size: int = 16, tokens: int = 128) -> Inspection:
-    """The bare model of a hub name, a folder or `demo`, of which only the configuration is read.
+    """Inspect a model without a head, reading only its configuration.
 
-    Raises `RequestError` for what is no transformers model and for several towers of which none is named.
+    Args:
+        name: A hub name, a folder or `demo`.
+        tower: Which tower, for a model with several.
+        batch_size: Examples per step.
+        tokens: Tokens per example.
+
+    Raises:
+        RequestError: `name` is not a transformers model, or it has several towers and `tower` is None.
     """
     return _inspect(name, find_blocks(_bare_model(name), tower), StepShape(examples=batch_size, tokens=tokens), None)
 
@@ -90,10 +115,10 @@ def _bare_model(name: str) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(str(folder) if folder else name)
         with torch.device("meta"):
-            laid_out = build(config)
-    except Exception as error:  # transformers raises many kinds for what is no model
-        hint = "give a folder written by save_pretrained" if folder else "check the name, or connect and try again"
-        raise RequestError(f"{name} is no transformers model that can be built here: {hint}.") from error
-    if sum(p.numel() for p in laid_out.parameters()) > _BUILT_AT_MOST:
-        return laid_out
+            model = build(config)
+    except Exception as error:  # transformers raises many types
+        hint = "pass a folder written by save_pretrained" if folder else "check the name, or try again online"
+        raise RequestError(f"{name} is not a transformers model that can be built: {hint}.") from error
+    if sum(p.numel() for p in model.parameters()) > _BUILT_AT_MOST:
+        return model
     return build(config)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from ..model.blocks import BlockStack
+from ..model.discovery import find_blocks
 from ..model.fingerprint import model_fingerprint
 from .result import ModelRecord, TaskRecord
 
@@ -32,14 +31,11 @@ def task_record(task: Task) -> TaskRecord:
     )
 
 
-def model_record(task: Task, model: nn.Module, stack: BlockStack) -> ModelRecord:
-    """Return the record of `model` for a result file.
-
-    Args:
-        task: The task that `model` was created for.
-        model: The model before training, so that its fingerprint is that of the starting weights.
-        stack: The units of `model`.
-    """
-    return ModelRecord(
+def starting_model(task: Task) -> tuple[BlockStack, ModelRecord]:
+    """Return the units and the record of the model that `task` starts from, which is released again."""
+    model = task.new_model(0)
+    stack = find_blocks(model)
+    record = ModelRecord(
         name=task.model, blocks=stack.depth, parameters=stack.total, fingerprint=model_fingerprint(model)
     )
+    return stack, record

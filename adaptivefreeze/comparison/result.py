@@ -1,4 +1,4 @@
-"""RunResult and FailedRun: everything measured in one run, as one JSON file that is written whole or not at all."""
+"""`RunResult` and `FailedRun`: the measurements of one run, stored atomically in one JSON file."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _Record = TypeVar("_Record")
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """What was trained on: `fingerprint` is the same for the same content, wherever it lies."""
+    """The task of a run; `fingerprint` depends on its content only."""
 
     kind: str
     dataset: str
     fingerprint: str
     train_examples: int
     labels: tuple[str, ...]
-    coverage: Mapping[str, Any] | None = None  # how the tokenizer copes with the words
+    coverage: Mapping[str, Any] | None = None  # how well the tokenizer covers the words
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What was trained: `fingerprint` is the same for the same starting weights, whatever the name."""
+    """The model of a run; `fingerprint` depends on its starting weights only."""
 
     name: str
     blocks: int
@@ -41,7 +41,7 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores on the test split, all between 0 and 1; `entity_f1` is None where there are no entities."""
+    """Scores on the test split, between 0 and 1; `entity_f1` is None for classification."""
 
     accuracy: float
     macro_f1: float
@@ -52,7 +52,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class ValidationPoint:
-    """Scores on the validation split after `step` steps and `seconds` of training steps."""
+    """Scores on the validation split after `step` steps, which took `seconds` of training time."""
 
     step: int
     epoch: float
@@ -66,10 +66,13 @@ class ValidationPoint:
 
 @dataclass(frozen=True)
 class Matched:
-    """How a run came to its number of epochs where runs are to take the same time.
+    """How the epochs of a run were chosen so that it takes the training time of full fine-tuning.
 
-    `epochs` it had, `predicted_epochs` by the cost model; `reference_seconds` is what full fine-tuning trained for, in
-    seconds, and `attempts` how often the run was trained until its own came near enough.
+    Attributes:
+        epochs: Epochs of the run.
+        predicted_epochs: Epochs predicted by the cost model.
+        reference_seconds: Training time of full fine-tuning in seconds.
+        attempts: How often the run was trained.
     """
 
     epochs: float
@@ -80,14 +83,35 @@ class Matched:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One finished run. Times are in seconds, sizes in bytes, energy in joules.
+    """One finished run.
 
-    `train_seconds` and `energy_joules` hold training steps only; `eval_seconds` is all evaluation, validation and
-    test. `peak_memory_bytes` is what the run itself needed. `order` is its place among the runs of its process,
-    from 0. `metrics` is None where the test split was not looked at, as in the trials of a search. `settings` are those
-    that the result depends on. `cache_stats` is what the prefix cache did, where there was one. `matched` is there
-    when the run had as many epochs as full fine-tuning's seconds pay for. `full_fine_tuning`: the policy freezes
-    nothing, so the run is a reference for the others.
+    Attributes:
+        scenario: `str(policy)`.
+        seed: The seed.
+        cache: Whether a prefix cache was requested.
+        task: The record of the task.
+        model: The record of the model.
+        metrics: Scores on the test split, None if it was not used, as in the trials of a search.
+        validation: The validation curve.
+        train_loss: Mean training loss.
+        train_seconds: Time of the training steps, without evaluation, loading or saving.
+        eval_seconds: Time of all evaluations on the validation and test splits.
+        steps: Number of optimizer steps.
+        samples_per_second: Training examples per second of training time.
+        trainable_parameters: Number of trainable parameters at the end.
+        frozen_fraction: Fraction of frozen parameters at the end.
+        predicted_step_ratio: Predicted time of the run as a multiple of that of full fine-tuning.
+        peak_memory_bytes: Peak memory of the run itself.
+        energy_joules: Energy of the training steps, None if it cannot be measured.
+        timeline: The masks of the run.
+        environment: Versions, device and data type.
+        settings: The settings that the result depends on.
+        cache_stats: Statistics of the prefix cache.
+        matched: How the epochs were chosen, if the run takes the time of full fine-tuning.
+        full_fine_tuning: Whether the policy freezes nothing, so that other runs are compared with this one.
+        order: Position among the runs of its process, from 0.
+        status: `done`.
+        schema: Version of the file format.
     """
 
     scenario: str
@@ -123,14 +147,15 @@ class RunResult:
         return self.samples_per_second * self.train_seconds / self.task.train_examples
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, `schema` first."""
+        """Return plain JSON, `schema` first."""
         return _plain(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunResult:
-        """The result that `to_json` wrote; keys that it does not know are passed over.
+        """Return the result that `to_json` wrote, ignoring unknown keys.
 
-        Raises `ValueError` when the schema is another one or a field is missing.
+        Raises:
+            ValueError: A field is missing.
         """
         known = _known(cls, value)
         return cls(
@@ -151,7 +176,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """One run that did not end: `error` is a sentence that says why. The same command runs it again."""
+    """One failed run; `error` is a sentence that says why. The same command repeats it."""
 
     scenario: str
     seed: int
@@ -166,42 +191,47 @@ class FailedRun:
     schema: int = SCHEMA
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, `schema` first."""
+        """Return plain JSON, `schema` first."""
         return _plain(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FailedRun:
-        """The record that `to_json` wrote. Raises `ValueError` as `RunResult.from_json` does."""
+        """Return the record that `to_json` wrote, as `RunResult.from_json` does."""
         known = _known(cls, value)
         return cls(**{**known, "task": _task(value), "model": _build(ModelRecord, value, "model")})
 
 
 def read_run(path: Path) -> RunResult | FailedRun:
-    """The run stored at `path`. Raises `RequestError` that names the file when it cannot be read."""
+    """Return the run stored at `path`.
+
+    Raises:
+        RequestError: The file cannot be read or has another schema.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
-            raise ValueError("it holds no object")
+            raise ValueError("it contains no object")
         if value.get("schema") != SCHEMA:
             raise ValueError(f"its schema is {value.get('schema')!r}, not {SCHEMA}")
         kind = FailedRun if value.get("status") == "failed" else RunResult
         return kind.from_json(value)
     except (OSError, ValueError, TypeError) as error:
         raise RequestError(
-            f"{path} is no result that this version can read ({error}): move it away or give another folder."
+            f"{path} is not a result that this version can read ({error}): move it or choose another folder."
         ) from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` to `path`, whole or not at all: a reader sees the old file or the new one, never a part.
+    """Write `value` to `path` atomically.
 
-    Raises `ValueError` for numbers that JSON does not have (NaN, infinity).
+    Raises:
+        ValueError: `value` contains NaN or infinity, which JSON cannot represent.
     """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8 atomically: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
     try:
@@ -209,7 +239,7 @@ def write_text(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp makes it readable by its owner alone
+        os.chmod(name, 0o644)  # mkstemp makes it readable by its owner only
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

@@ -1,4 +1,4 @@
-"""One run: one policy on one task from one seed, trained by Trainer, measured, evaluated on the test split."""
+"""One run: train one policy on one task from one seed with Trainer, measure it, and score it on the test split."""
 
 from __future__ import annotations
 
@@ -47,23 +47,36 @@ def run_scenario(
     *,
     model: ModelRecord,
     order: int = 0,
-    listener: Callable[[int, int], None] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
     save_to: Path | None = None,
     checkpoints: Path | None = None,
     prefix_cache: PrefixCache | None = None,
     test: bool = True,
     stop_after: float = math.inf,
 ) -> RunResult:
-    """Train from the task's start under `policy`, and measure; `seed` decides head, dropout and data order.
+    """Train a new model of the task under `policy`, and measure the run.
 
-    `model` is the record that the result carries. `listener` hears (steps done, steps in all) after each step.
-    `save_to` is the folder that model and tokenizer are saved to; checkpoints are kept under `checkpoints`, if the
-    settings ask for any. `prefix_cache` is used, where the settings ask for a cache, in place of one of the run's own.
-    Without `test` the test split is not looked at, and the result has no `metrics`; nor has it when training was ended
-    because it had taken `stop_after` seconds.
+    Args:
+        task: The task.
+        policy: What is frozen when.
+        seed: The seed of the head, of dropout and of the order of the data.
+        settings: How the model is trained.
+        model: The record of the model for the result.
+        order: The position of the run among those of its process.
+        on_step: Called with the number of steps done and the total number after each step.
+        save_to: The folder for the trained model and the tokenizer.
+        checkpoints: The folder for checkpoints, if the settings ask for any.
+        prefix_cache: A cache shared with other runs, used if the settings ask for a cache.
+        test: Score the model on the test split. Otherwise the result has no `metrics`.
+        stop_after: Training time in seconds at which training is stopped; the result then has no `metrics`.
 
-    Raises whatever Trainer raises, `TrainingDiverged` when the loss stops being a number, and `RequestError` for a
-    policy that does not fit the model.
+    Returns:
+        The measurements of the run.
+
+    Raises:
+        TrainingDiverged: The loss is not finite.
+        RequestError: The policy does not fit the model.
+        Exception: Whatever Trainer raises.
     """
     with ExitStack() as held:
         folder = str(checkpoints) if checkpoints else held.enter_context(tempfile.TemporaryDirectory())
@@ -73,8 +86,8 @@ def run_scenario(
         freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False)
         limit = TimeLimit(clock, stop_after)
         callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit]
-        if listener is not None:
-            callbacks.append(StepReport(listener))
+        if on_step is not None:
+            callbacks.append(StepReport(on_step))
 
         with PeakMemory(arguments.device) as peak:
             trainer = _trainer(task, seed, arguments, callbacks)
@@ -91,7 +104,7 @@ def run_scenario(
     caching = freezing.cache is not None and freezing.cache.stats.disabled_reason is None
     seen_again = share_seen_again(trainer.state.epoch or 0.0) if caching else 0.0
     if stack is None or mask is None:
-        raise RuntimeError("the run ended without having begun: Trainer never called on_train_begin")
+        raise RuntimeError("Trainer did not call on_train_begin")
     return RunResult(
         scenario=str(policy),
         seed=seed,
@@ -120,21 +133,21 @@ def run_scenario(
 
 
 def evaluate_test(trainer: Trainer, task: Task) -> Metrics:
-    """The scores of the trainer's model on the test split."""
-    trainer.compute_metrics = None  # scored once, below, by class too
-    test = trainer.predict(by_length(task.test))
+    """Return the scores of the trainer's model on the test split."""
+    trainer.compute_metrics = None  # the scores below include those by class
+    test = trainer.predict(longest_first(task.test))
     return Metrics(**task.score(test.predictions, test.label_ids))
 
 
 def score_saved(folder: Path, task: Task, arguments: TrainingArguments) -> Metrics:
-    """The scores on the test split of the model that a run has saved into `folder`."""
+    """Return the scores on the test split of the model that a run saved into `folder`."""
     model: Any = type(task.new_model(0)).from_pretrained(folder)
     arguments.eval_strategy = "no"
     trainer = Trainer(model=model, args=arguments, data_collator=task.collator(), processing_class=task.tokenizer)
     return evaluate_test(trainer, task)
 
 
-def attempt(
+def run_or_record_failure(
     task: Task,
     policy: Policy,
     seed: int,
@@ -144,12 +157,12 @@ def attempt(
     order: int = 0,
     **options: Any,
 ) -> RunResult | FailedRun:
-    """`run_scenario`, with whatever it raises as a `FailedRun` that gives the reason. Ctrl-C passes through."""
+    """Call `run_scenario`, and return a `FailedRun` with the reason if it raises anything but Ctrl-C."""
     try:
         return run_scenario(task, policy, seed, settings, model=model, order=order, **options)
-    except Exception as error:  # whatever it is, it is recorded, and other runs are worth having
+    except Exception as error:  # the other runs of the study can still succeed
         sentence = failure_sentence(error)
-    release_memory()  # out here, where the traceback no longer holds the model
+    release_memory()  # outside the handler, where the traceback no longer references the model
     return FailedRun(
         scenario=str(policy),
         seed=seed,
@@ -164,9 +177,9 @@ def attempt(
 
 
 def warm_up(task: Task, settings: StudySettings) -> None:
-    """Train a throw-away model for a few steps, so that the first timed run does not pay for the process's start.
+    """Train a throw-away model for a few steps, so that the first timed run does not include start-up costs.
 
-    A failure is logged, not raised: a run that needs less than full fine-tuning may still fit.
+    A failure is logged, not raised: a run that needs less memory than full fine-tuning may still succeed.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -175,27 +188,28 @@ def warm_up(task: Task, settings: StudySettings) -> None:
             arguments.eval_strategy = arguments.save_strategy = "no"
             _trainer(task, 0, arguments, [FreezeCallback(Nothing())]).train()
     except (RuntimeError, MemoryError, ValueError) as error:
-        logger.warning("The warm-up failed (%s): the first run's time includes the process's start.", error)
+        logger.warning("The warm-up failed (%s): the time of the first run includes start-up costs.", error)
     release_memory()
 
 
 def failure_sentence(error: BaseException) -> str:
-    """Why a run failed, as one line that a person can act on."""
+    """Return why a run failed, in one line."""
     text = " ".join(str(error).split())
     if isinstance(error, TrainingDiverged):
         return f"Training diverged: {text}."
-    # What torch's CPU allocator raises has no class of its own.
+    # torch's CPU allocator raises a plain RuntimeError.
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY.search(text):
         return f"Out of memory: try a smaller --batch-size or --max-length ({text[:200] or type(error).__name__})."
     return f"{type(error).__name__}: {text[:500]}"
 
 
 def _trainer(task: Task, seed: int, arguments: TrainingArguments, callbacks: list[TrainerCallback]) -> Trainer:
+    """A Trainer for a new model of the task."""
     trainer = Trainer(
         model=task.new_model(seed),
         args=arguments,
         train_dataset=task.train,
-        eval_dataset=by_length(task.validation),
+        eval_dataset=longest_first(task.validation),
         data_collator=task.collator(),
         processing_class=task.tokenizer,
         compute_metrics=task.compute_metrics,
@@ -205,14 +219,14 @@ def _trainer(task: Task, seed: int, arguments: TrainingArguments, callbacks: lis
     return trainer
 
 
-def by_length(split: Any) -> Any:
-    """A split with its longest examples first: evaluation in this order pads little, and scores do not depend on it."""
+def longest_first(split: Any) -> Any:
+    """Return a split with its longest examples first, which needs little padding and leaves the scores unchanged."""
     lengths = [len(ids) for ids in split["input_ids"]]
     return split.select(sorted(range(len(lengths)), key=lambda row: -lengths[row]))
 
 
 def _dtype(arguments: TrainingArguments, trainer: Trainer) -> str:
-    """What the matrix products are computed in."""
+    """The data type of the matrix products."""
     if arguments.bf16:
         return "bfloat16 autocast"
     if arguments.fp16:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from ..errors import RequestError
 from ..policies import (
@@ -41,7 +41,8 @@ def expand(scenarios: Iterable[str | Policy], depth: int) -> tuple[Policy, ...]:
         ['bottom-up:0', 'bottom-up:1', 'bottom-up:2', 'bottom-up:3']
     """
     policies: dict[str, Policy] = {}
-    for policy in _policies(scenarios, depth):
+    parsed = parse_scenarios(scenarios)
+    for policy in (p for one in parsed for p in ((one,) if isinstance(one, Policy) else _SETS[one](depth))):
         known = policies.setdefault(str(policy), policy)
         if known != policy:
             raise RequestError(
@@ -53,11 +54,21 @@ def expand(scenarios: Iterable[str | Policy], depth: int) -> tuple[Policy, ...]:
     return tuple(policies.values())
 
 
-def check_specs(specs: Sequence[str]) -> None:
-    """Raise `RequestError` for a spec that is wrong for every model."""
-    for spec in split_specs(specs):
-        if spec not in _SETS:
-            _parse(spec)
+def parse_scenarios(scenarios: Iterable[str | Policy]) -> tuple[str | Policy, ...]:
+    """Parse specs into policies. Names of sets stay as they are, since the policies of a set depend on the model.
+
+    Raises:
+        RequestError: When a name is unknown or a policy rejects an argument.
+
+    Example:
+        >>> parse_scenarios(["paper", "bottom-up:6"])
+        ('paper', BottomUp(k=6, embeddings=True))
+    """
+    parsed: list[str | Policy] = []
+    for scenario in scenarios:
+        specs = [scenario] if isinstance(scenario, Policy) else split_specs([scenario])
+        parsed += [spec if isinstance(spec, Policy) or spec in _SETS else _parse(spec) for spec in specs]
+    return tuple(parsed)
 
 
 def split_specs(texts: Iterable[str]) -> list[str]:
@@ -69,15 +80,6 @@ def split_specs(texts: Iterable[str]) -> list[str]:
     ['paper', 'top-down:3,embeddings=true', 'head-only']
     """
     return [spec.strip(" ,") for text in texts for spec in _BEFORE_NAME.split(text) if spec.strip(" ,")]
-
-
-def _policies(scenarios: Iterable[str | Policy], depth: int) -> Iterable[Policy]:
-    for scenario in scenarios:
-        if isinstance(scenario, Policy):
-            yield scenario
-            continue
-        for spec in split_specs([scenario]):
-            yield from _SETS[spec](depth) if spec in _SETS else (_parse(spec),)
 
 
 def _parse(spec: str) -> Policy:

@@ -1,4 +1,4 @@
-"""StudySettings: how every run of a study is trained, and the TrainingArguments that say so to Trainer."""
+"""`StudySettings`: how every run of a study is trained, and the `TrainingArguments` for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 from ..errors import RequestError
 
-# Random batches of examples of like length: with dynamic padding half the work of batches of any length.
+# Random batches of examples of similar length: with dynamic padding, half the work of arbitrary batches.
 _SAMPLING = "group_by_length"
 
-# What a study sets itself, and what to say instead.
+# Fields of TrainingArguments that have an option of their own.
 _OWN_OPTIONS = {
     "num_train_epochs": "--epochs",
     "per_device_train_batch_size": "--batch-size",
@@ -26,23 +26,31 @@ _OWN_OPTIONS = {
 }
 _FIXED = {
     "eval_strategy": "validation is evaluated after every epoch, and every --eval-steps steps where given",
-    "logging_nan_inf_filter": "a loss that is not a number must be seen",
-    "disable_tqdm": "the command draws its own progress",
+    "logging_nan_inf_filter": "a loss that is not finite must be logged",
+    "disable_tqdm": "the command shows its own progress",
     "report_to": "the result files are the report",
-    "auto_find_batch_size": "scenarios with different batch sizes could not be compared",
+    "auto_find_batch_size": "scenarios with different batch sizes are not comparable",
     "push_to_hub": "a study publishes nothing",
-    "remove_unused_columns": "the data set has just the columns that the model takes",
+    "remove_unused_columns": "the data set has exactly the columns of the model's inputs",
 }
 
 
 @dataclass(frozen=True)
 class StudySettings:
-    """How each run is trained: the same for every scenario and seed of a study.
+    """How each run is trained, the same for every scenario and seed of a study.
 
-    `match`: every run has these `epochs` (`steps`), or as many as full fine-tuning's seconds for them pay for (`time`).
-    `eval_steps` asks for more evaluations of the validation split than the one after each epoch.
-    `training_arguments` are further fields of `transformers.TrainingArguments`.
-    Raises `RequestError` for a value that cannot be.
+    Args:
+        epochs: Passes over the training examples.
+        batch_size: Examples per step.
+        learning_rate: Peak learning rate.
+        cache: Whether to use a prefix cache.
+        eval_steps: Evaluate the validation split every so many steps, besides after each epoch.
+        device: `cpu` or `cuda`; the best available one if None.
+        match: `steps` for equal epochs, `time` for as many epochs as fit into the training time of full fine-tuning.
+        training_arguments: Further fields of `transformers.TrainingArguments`.
+
+    Raises:
+        RequestError: A value is out of range.
     """
 
     epochs: float = 3.0
@@ -58,37 +66,42 @@ class StudySettings:
         for name in ("epochs", "batch_size", "learning_rate", "eval_steps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise RequestError(f"--{name.replace('_', '-')} {value} is not possible: give a number above 0.")
+                raise RequestError(f"--{name.replace('_', '-')} {value} is not possible: pass a number greater than 0.")
         if self.match not in ("steps", "time"):
-            raise RequestError(f"--match {self.match} is unknown: give steps or time.")
+            raise RequestError(f"--match {self.match} is unknown: pass steps or time.")
         if self.device not in (None, "cpu", "cuda"):
-            raise RequestError(f"--device {self.device} is unknown: give cpu or cuda, or leave it out.")
+            raise RequestError(f"--device {self.device} is unknown: pass cpu or cuda, or omit it.")
 
     @property
     def keeps_checkpoints(self) -> bool:
-        """Whether Trainer is asked to save while it trains."""
+        """Whether Trainer saves checkpoints."""
         return str(self.training_arguments.get("save_strategy", "no")) != "no"
 
     @property
     def groups_by_length(self) -> bool:
-        """Whether a batch is made of examples of like length."""
+        """Whether a batch consists of examples of similar length."""
         return str(self.training_arguments.get("train_sampling_strategy", _SAMPLING)) == "group_by_length"
 
     def to_json(self) -> dict[str, Any]:
-        """What the quality of a result depends on, as plain JSON; the device is part of its environment instead."""
+        """Return the settings that a result depends on, as plain JSON, without the device."""
         value = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
         return {**value, "training_arguments": dict(sorted(self.training_arguments.items()))}
 
     def arguments(self, output_dir: str, seed: int) -> Any:
-        """The `transformers.TrainingArguments` of one run with `seed`, which decides dropout and data order.
+        """Return the `transformers.TrainingArguments` of one run.
 
-        Raises `RequestError` when Trainer does not take the values or the device is not there.
+        Args:
+            output_dir: The folder for checkpoints.
+            seed: The seed of dropout and of the order of the data.
+
+        Raises:
+            RequestError: The values are invalid, or the device is not available.
         """
         import torch
         from transformers import TrainingArguments
 
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise RequestError("--device cuda was asked for, but torch sees no CUDA device here: leave it out.")
+            raise RequestError("--device cuda is not possible, because torch finds no CUDA device: omit it.")
         values = {
             "output_dir": output_dir,
             "num_train_epochs": self.epochs,
@@ -105,7 +118,7 @@ class StudySettings:
             "report_to": "none",
             "disable_tqdm": True,
             "logging_nan_inf_filter": False,
-            # Said outright where there is nothing else: bf16 is refused on a CPU that was merely fallen back to.
+            # Explicit without an accelerator: otherwise TrainingArguments rejects bf16 on the CPU.
             "use_cpu": self.device == "cpu" or not torch.accelerator.is_available(),
             **self.training_arguments,
         }
@@ -113,43 +126,51 @@ class StudySettings:
             arguments = TrainingArguments(**values)
         except (ValueError, TypeError, ImportError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
-            raise RequestError(f"Trainer does not take these settings: {reason}.") from error
+            raise RequestError(f"TrainingArguments rejects these settings: {reason}.") from error
         if arguments.n_gpu > 1:
-            # One device a run: several would go through DataParallel, whose replicas hold no requires_grad flags.
+            # One device per run: the replicas of DataParallel have no requires_grad flags.
             arguments._n_gpu = 1
         return arguments
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """`["warmup_steps=100", "bf16=true"]` -> `{"warmup_steps": 100, "bf16": True}`, typed as TrainingArguments says.
+    """Parse fields of `TrainingArguments` with the types that they are annotated with.
 
-    Raises `RequestError` for what is no `name=value`, no field, a field that a study sets itself, or a wrong type.
+    Args:
+        assignments: Texts `name=value`.
+
+    Raises:
+        RequestError: A text is not `name=value`, the field is unknown or set by the study, or the type is wrong.
+
+    Example:
+        >>> parse_assignments(["warmup_steps=100", "bf16=true"])
+        {'warmup_steps': 100.0, 'bf16': True}
     """
     if not assignments:
         return {}
     from transformers import HfArgumentParser, TrainingArguments
 
     known = {f.name for f in fields(TrainingArguments) if f.init}
-    described: Any = TrainingArguments  # a dataclass, which the parser's own annotation does not admit
+    described: Any = TrainingArguments  # a dataclass, which the annotation of the parser does not allow
     parser = HfArgumentParser(described, exit_on_error=False, add_help=False)
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or not name:
-            raise RequestError(f"--set {assignment} is no name=value: write for example --set warmup_steps=100.")
+            raise RequestError(f"--set {assignment} is not name=value: write for example --set warmup_steps=100.")
         if name in _OWN_OPTIONS:
-            raise RequestError(f"--set {name} is decided by its own option: give {_OWN_OPTIONS[name]} instead.")
+            raise RequestError(f"--set {name} has an option of its own: use {_OWN_OPTIONS[name]} instead.")
         if name in _FIXED:
-            raise RequestError(f"--set {name} is not possible, because {_FIXED[name]}: leave it out.")
+            raise RequestError(f"--set {name} is not possible, because {_FIXED[name]}: omit it.")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see the documentation of TrainingArguments."
-            raise RequestError(f"--set {name} names no field of TrainingArguments: {hint}")
+            raise RequestError(f"--set {name} is not a field of TrainingArguments: {hint}")
         try:
             parsed, _ = parser.parse_known_args([f"--{name}={text.strip()}"])
         except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
             reason = str(error).rstrip(".")
-            raise RequestError(f"--set {assignment} does not fit the field: {reason}.") from error
+            raise RequestError(f"--set {assignment} is invalid: {reason}.") from error
         values[name] = getattr(parsed, name)
     return values

@@ -1,4 +1,4 @@
-"""train: one policy on one task; the fine-tuned model, its tokenizer and the RunResult are kept."""
+"""`train`: fine-tune one model under one policy, and save it with its tokenizer and result."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from ..model.discovery import find_blocks
-from ..policies import Policy, parse_policy
+from ..policies import Policy
 from .compare import Interrupted, ProgressListener, check_policies, check_seeds
-from .records import model_record
+from .records import starting_model
 from .result import FailedRun, RunResult, write_json
-from .run import attempt
+from .run import run_or_record_failure
 from .settings import StudySettings
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def train(
     task: Task,
-    policy: Policy | str,
+    policy: Policy,
     seed: int = 0,
     *,
     settings: StudySettings | None = None,
@@ -28,30 +27,42 @@ def train(
     force: bool = False,
     progress: ProgressListener | None = None,
 ) -> RunResult | FailedRun:
-    """Fine-tune under `policy` and save into `output`: the model, the tokenizer and `result.json`.
+    """Fine-tune under one policy, and save the model, the tokenizer and `result.json`.
 
-    A run that fails is stored in `result.json` as failed, without a model. `force` allows an `output` that is not
-    empty. Raises `RequestError` for a wrong request, with nothing written, and `Interrupted` on Ctrl-C.
+    A run that fails is stored in `result.json` with the reason, without a model.
+
+    Args:
+        task: The task.
+        policy: What is frozen when.
+        seed: The seed of the head, of dropout and of the order of the data.
+        settings: How the model is trained.
+        output: The folder to save into.
+        force: Allow a folder that is not empty.
+        progress: Receives the progress.
+
+    Returns:
+        The result of the run.
+
+    Raises:
+        RequestError: The request is invalid; nothing is written.
+        Interrupted: On Ctrl-C.
     """
-    settings, progress, policy = settings or StudySettings(), progress or ProgressListener(), parse_policy(policy)
+    settings, progress = settings or StudySettings(), progress or ProgressListener()
     output = Path(output)
     check_seeds([seed])
     check_output(output, force)
-    start = task.new_model(0)
-    stack = find_blocks(start)
-    model = model_record(task, start, stack)
+    stack, model = starting_model(task)
     check_policies([policy], stack, settings)
-    del start
     progress.study_begins(task, runs=1, stored=0)
     progress.run_begins(str(policy), seed)
     try:
-        run = attempt(
+        run = run_or_record_failure(
             task,
             policy,
             seed,
             settings,
             model=model,
-            listener=lambda done, total: progress.stepped(done, total, None),
+            on_step=lambda done, total: progress.stepped(done, total, None),
             save_to=output,
             checkpoints=output / "checkpoints" if settings.keeps_checkpoints else None,
         )
@@ -63,8 +74,8 @@ def train(
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Raises `RequestError` unless `output` is a folder that may be written into."""
+    """Raise `RequestError` unless `output` is a folder that may be written to."""
     if output.exists() and not output.is_dir():
-        raise RequestError(f"{output} is a file, not a folder: give another --output.")
+        raise RequestError(f"{output} is a file, not a folder: choose another --output.")
     if output.is_dir() and any(output.iterdir()) and not force:
-        raise RequestError(f"{output} is not empty: give another --output, or --force to write into it.")
+        raise RequestError(f"{output} is not empty: choose another --output, or add --force to write to it.")

@@ -16,14 +16,13 @@ from ..cache import PrefixCache
 from ..comparison.compare import ProgressListener
 from ..comparison.folder import StudyFolder, description
 from ..comparison.prediction import share_seen_again, step_shape
-from ..comparison.records import model_record, task_record
-from ..comparison.result import FailedRun, ModelRecord, RunResult
-from ..comparison.run import attempt, score_saved, warm_up
+from ..comparison.records import starting_model, task_record
+from ..comparison.result import FailedRun, RunResult
+from ..comparison.run import run_or_record_failure, score_saved, warm_up
 from ..comparison.settings import StudySettings
 from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.cost import StepShape, step_ratio
-from ..model.discovery import find_blocks
 from ..policies import Policy
 
 if TYPE_CHECKING:
@@ -216,9 +215,7 @@ class TaskObjective(Objective):
     ) -> None:
         self.task, self.settings, self.folder, self.metric, self.progress = task, settings, folder, metric, progress
         self._folds, self._fold_tasks = folds, fold_tasks(task, folds) if folds else ()
-        start = task.new_model(0)
-        stack = find_blocks(start)
-        self.model: ModelRecord = model_record(task, start, stack)
+        stack, self.model = starting_model(task)
         super().__init__(
             stack,
             f"data set {task.dataset}, {task.train_examples:,} examples, "
@@ -282,14 +279,14 @@ class TaskObjective(Objective):
         shutil.rmtree(model, ignore_errors=True)
         fold = "" if replicate.fold is None else f", fold {replicate.fold + 1}"
         self.progress.run_begins(f"{candidate}{fold}", seed)
-        run = attempt(
+        run = run_or_record_failure(
             task,
             policy,
             seed,
             settings,
             model=self.model,
             order=self._order,
-            listener=lambda done, total: self.progress.stepped(done, total, None),
+            on_step=lambda done, total: self.progress.stepped(done, total, None),
             save_to=model if keep else None,
             checkpoints=folder.checkpoints(candidate.scenario, seed) if settings.keeps_checkpoints else None,
             prefix_cache=self.cache,

@@ -97,7 +97,7 @@ def test_a_result_does_not_depend_on_what_ran_before_it(task, settings, tmp_path
 
 
 def test_after_ctrl_c_the_same_command_goes_on(task, settings, tmp_path):
-    with pytest.raises(Interrupted, match=r"1 of 3 runs are kept in .*; the same command goes on from there"):
+    with pytest.raises(Interrupted, match=r"1 of 3 runs are kept in .*; run the same command again to continue"):
         compare(task, scenarios=SCENARIOS, settings=settings, output=tmp_path, progress=Recorder(interrupt_at=2))
     kept = files(tmp_path / "runs")
     assert [path.name for path in kept] == ["nothing-s0.json"]
@@ -145,11 +145,11 @@ def test_diverged_training_is_a_failed_run(task, settings, tmp_path):
         ({"scenarios": ["bottom-up:5"]}, "depth 5 is out of range"),
         ({"scenarios": ["no-such"]}, "unknown policy 'no-such'; the known ones are nothing, bottom-up"),
         ({"scenarios": ["modules:zzz"]}, "no parameter's name matches"),
-        ({"scenarios": ["modules:."]}, "leaves nothing of this model to train"),
+        ({"scenarios": ["modules:."]}, "leaves no parameter of this model to train"),
         ({"scenarios": []}, "no scenario"),
         ({"seeds": ()}, "--seeds nothing"),
         ({"seeds": (1, 1)}, "twice"),
-        ({"seeds": (2**40,)}, "whole numbers"),
+        ({"seeds": (2**40,)}, "pass integers"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_is_written(task, settings, tmp_path, change, words):

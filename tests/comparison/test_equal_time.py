@@ -8,7 +8,13 @@ from policies.test_conformance import stack_of
 from adaptivefreeze import BottomUp, FreezeMask, Nothing, RequestError, find_blocks, parse_policy
 from adaptivefreeze.comparison import FailedRun, StudyFolder, StudySettings, compare
 from adaptivefreeze.comparison import run as run_module
-from adaptivefreeze.comparison.equal_time import ATTEMPTS, GIVE_UP, match_time, predicted_epochs, with_reference
+from adaptivefreeze.comparison.equal_time import (
+    ATTEMPTS,
+    GIVE_UP,
+    full_fine_tuning_first,
+    match_training_time,
+    predicted_epochs,
+)
 from adaptivefreeze.comparison.result import RunResult
 from adaptivefreeze.model.cost import StepShape, step_ratio
 from adaptivefreeze.report.load import load_runs
@@ -54,7 +60,7 @@ def test_the_clock_puts_the_prediction_right(finished):
         asked.append((settings.epochs, stop_after))
         return timed(finished, settings.epochs, 4.0 * settings.epochs)
 
-    run = match_time(train, settings, seconds=20.0, predicted=4.0)
+    run = match_training_time(train, settings, seconds=20.0, predicted=4.0)
     assert asked == [(4.0, GIVE_UP * 20.0), (5.0, GIVE_UP * 20.0)]
     assert (run.matched.epochs, run.matched.predicted_epochs, run.matched.attempts) == (5.0, 4.0, 2)
     assert run.settings["epochs"] == 2  # the study's own, so that its runs stand in one table
@@ -64,7 +70,7 @@ def test_an_attempt_that_takes_far_too_long_is_given_up(finished):
     def train(settings, *, stop_after):
         return timed(finished, min(settings.epochs, stop_after / 2.0), min(2.0 * settings.epochs, stop_after))
 
-    run = match_time(train, StudySettings(match="time"), seconds=10.0, predicted=500.0)
+    run = match_training_time(train, StudySettings(match="time"), seconds=10.0, predicted=500.0)
     assert (run.epochs, run.train_seconds, run.matched.attempts) == (5.0, 10.0, 2)
 
 
@@ -75,13 +81,13 @@ def test_epochs_of_another_seed_are_tried_first_and_attempts_end(finished):
         asked.append(settings.epochs)
         return timed(finished, settings.epochs, 10.0 * (2 + len(asked) % 2))
 
-    run = match_time(restless, StudySettings(match="time"), seconds=10.0, predicted=4.0, first=3.0)
+    run = match_training_time(restless, StudySettings(match="time"), seconds=10.0, predicted=4.0, first=3.0)
     assert asked[0] == 3.0
     assert len(asked) == run.matched.attempts == ATTEMPTS
 
 
 def test_a_policy_that_ends_the_run_is_left_at_that(finished):
-    run = match_time(
+    run = match_training_time(
         lambda settings, *, stop_after: timed(finished, 1.0, 1.0),
         StudySettings(match="time"),
         seconds=9.0,
@@ -92,8 +98,8 @@ def test_a_policy_that_ends_the_run_is_left_at_that(finished):
 
 def test_the_unfrozen_run_comes_first_and_is_added_where_it_is_missing():
     frozen, full = BottomUp(2), parse_policy("top-down:0.0")
-    assert with_reference([frozen, full], stack_of(4)) == (full, frozen)
-    assert with_reference([frozen], stack_of(4)) == (Nothing(), frozen)
+    assert full_fine_tuning_first([frozen, full], stack_of(4)) == (full, frozen)
+    assert full_fine_tuning_first([frozen], stack_of(4)) == (Nothing(), frozen)
 
 
 def test_compare_gives_every_scenario_the_same_time(task, settings, tmp_path):
@@ -128,5 +134,5 @@ def test_without_a_reference_there_is_nothing_to_match(task, settings, tmp_path,
 
 
 def test_match_is_steps_or_time():
-    with pytest.raises(RequestError, match="--match quality is unknown: give steps or time"):
+    with pytest.raises(RequestError, match="--match quality is unknown: pass steps or time"):
         StudySettings(match="quality")

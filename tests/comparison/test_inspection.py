@@ -33,7 +33,7 @@ def test_what_is_no_model_is_refused(name):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(RequestError, match="no transformers model"):
+    with pytest.raises(RequestError, match="not a transformers model"):
         inspect_model(str(tmp_path))
 
 

@@ -79,7 +79,7 @@ def test_another_schema_or_a_missing_field_is_refused_with_the_file_named(tmp_pa
     value = made().to_json()
     change(value)
     write_json(tmp_path / "odd.json", value)
-    with pytest.raises(RequestError, match=r"odd\.json is no result"):
+    with pytest.raises(RequestError, match=r"odd\.json is not a result"):
         read_run(tmp_path / "odd.json")
 
 

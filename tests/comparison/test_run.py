@@ -12,8 +12,8 @@ from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Nothing, find_b
 from adaptivefreeze.comparison import FailedRun, StudySettings, run_scenario
 from adaptivefreeze.comparison.callbacks import TrainingDiverged
 from adaptivefreeze.comparison.prediction import predicted_ratio, share_seen_again, step_shape
-from adaptivefreeze.comparison.records import model_record
-from adaptivefreeze.comparison.run import attempt, failure_sentence, warm_up
+from adaptivefreeze.comparison.records import starting_model
+from adaptivefreeze.comparison.run import failure_sentence, run_or_record_failure, warm_up
 from adaptivefreeze.meters import step_timer
 from adaptivefreeze.model.cost import step_ratio
 from adaptivefreeze.model.fingerprint import model_fingerprint
@@ -22,8 +22,7 @@ from adaptivefreeze.model.timeline import Change, Timeline
 
 @pytest.fixture(scope="module")
 def model(task):
-    start = task.new_model(0)
-    return model_record(task, start, find_blocks(start))
+    return starting_model(task)[1]
 
 
 def test_a_run_measures_all_that_a_result_holds(task, settings, model):
@@ -94,8 +93,7 @@ def test_the_prediction_weighs_first_and_later_epochs(task, settings):
 
 
 def test_classification_has_no_entities(texts, settings):
-    start = texts.new_model(0)
-    run = run_scenario(texts, Nothing(), 0, settings, model=model_record(texts, start, find_blocks(start)))
+    run = run_scenario(texts, Nothing(), 0, settings, model=starting_model(texts)[1])
     assert run.metrics.entity_f1 is None
     assert set(run.metrics.per_class) == {"Ada", "Bo"}
     assert run.validation[-1].entity_f1 is None
@@ -116,7 +114,7 @@ def test_the_freezing_callbacks_work_is_inside_the_clock_and_the_listeners_outsi
         heard.append(step)
         takes(100)
 
-    run = run_scenario(task, Nothing(), 0, settings, model=model, listener=listen)
+    run = run_scenario(task, Nothing(), 0, settings, model=model, on_step=listen)
     assert heard == [(step, 6) for step in range(1, 7)]
     assert run.train_seconds == 6 * 3
     assert [point.seconds for point in run.validation] == [9, 18]
@@ -185,13 +183,13 @@ def test_an_attempt_records_the_failure_and_lets_ctrl_c_pass(task, settings, mod
         monkeypatch.setattr("transformers.Trainer.training_step", step)
 
     fail(torch.OutOfMemoryError("CUDA out of memory"))
-    run = attempt(task, BottomUp(1), 4, settings, model=model, order=2)
+    run = run_or_record_failure(task, BottomUp(1), 4, settings, model=model, order=2)
     assert isinstance(run, FailedRun)
     assert (run.scenario, run.seed, run.order) == ("bottom-up:1", 4, 2)
     assert run.error.startswith("Out of memory")
     fail(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        attempt(task, BottomUp(1), 4, settings, model=model)
+        run_or_record_failure(task, BottomUp(1), 4, settings, model=model)
 
 
 def test_a_warm_up_trains_a_few_steps_and_survives_a_failure(task, settings, monkeypatch, caplog):

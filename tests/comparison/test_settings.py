@@ -17,11 +17,11 @@ def test_assignments_are_typed_as_training_arguments_are():
     ("assignment", "words"),
     [
         ("warmup_stps=1", "did you mean warmup_steps"),
-        ("warmup_steps", "no name=value"),
-        ("=1", "no name=value"),
-        ("bf16=maybe", "does not fit"),
-        ("weight_decay=much", "does not fit"),
-        ("optim=unheard", "does not fit"),
+        ("warmup_steps", "is not name=value"),
+        ("=1", "is not name=value"),
+        ("bf16=maybe", "is invalid"),
+        ("weight_decay=much", "is invalid"),
+        ("optim=unheard", "is invalid"),
         ("learning_rate=1", "--learning-rate"),
         ("output_dir=x", "--output"),
         ("report_to=all", "result files"),
@@ -36,7 +36,7 @@ def test_what_cannot_be_set_is_answered_in_one_sentence(assignment, words):
 
 @pytest.mark.parametrize("values", [{"epochs": 0}, {"batch_size": -1}, {"learning_rate": 0.0}, {"eval_steps": 0}])
 def test_numbers_must_be_above_nought(values):
-    with pytest.raises(RequestError, match="above 0"):
+    with pytest.raises(RequestError, match="greater than 0"):
         StudySettings(**values)
 
 

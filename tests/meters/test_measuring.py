@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adaptivefreeze.comparison.time_left import RemainingTime
+from adaptivefreeze.comparison.prediction import RemainingTime
 from adaptivefreeze.meters import step_timer
 from adaptivefreeze.meters.energy import EnergyMeter, RaplCounter, rapl_counters
 from adaptivefreeze.meters.environment import cpu_name, describe

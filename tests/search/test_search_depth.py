@@ -89,7 +89,7 @@ def test_the_same_again_trains_nothing(tmp_path):
         ({"metric": "loss"}, "`loss` is minimized; pass greater_is_better=False"),
         ({"depths": (5,)}, "--depths 5 is out of range"),
         ({"side": "sideways"}, "--side sideways is unknown"),
-        ({"seeds": ()}, "whole numbers"),
+        ({"seeds": ()}, "pass integers"),
     ],
 )
 def test_a_wrong_request_leaves_nothing_behind(tmp_path, change, words):
