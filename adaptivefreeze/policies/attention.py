@@ -1,4 +1,4 @@
-"""The small attention network that tells from the history of a block's weights whether it is finished, in numpy."""
+"""The predictor of SmartFRZ: a small attention network over the history of a block's weights, in NumPy."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from ..errors import RequestError
 Array = NDArray[np.float64]
 
 FEATURES = ("log movement", "log last step", "turn", "return", "age")
-_SMALLEST = 1e-7  # of a movement: what has not moved has a logarithm all the same
+_SMALLEST = 1e-7  # lower bound of a movement, so that its logarithm is finite
 
 
 @dataclass
 class History:
-    """What is remembered of one block: its last `rows`, and the samples and the step that the next row starts from.
+    """The history of one block, from which the predictor's features are computed.
 
-    The places that are sampled mean something different in each model, so that nothing learned about one of them
-    carries over; how far all have moved, and whether they go on in the same direction, does. A row is, of one moment:
-    the log of the root mean square of the movement since the start; the log of that of the last step, as a share of
-    it; the cosine between the last two steps; and the cosine between the last step and the movement before it.
+    The sampled positions mean something different in each model, so features are invariant to them: how far the values
+    have moved together, and whether they continue in the same direction. A row describes one decision point: the log
+    of the root mean square of the movement since the start; the log of that of the last step, relative to it; the
+    cosine between the last two steps; and the cosine between the last step and the movement before it.
+
+    Args:
+        rows: The last rows, (decision points, 4).
+        last: Movement of each sampled value at the last decision point.
+        step: Difference between the last two movements.
     """
 
     rows: list[list[float]] = field(default_factory=list)
@@ -35,9 +40,13 @@ class History:
     step: list[float] = field(default_factory=list)
 
     def add(self, samples: Sequence[float], window: int) -> None:
-        """A moment: `samples` is how far each sampled value has moved since the start. Keeps `window` rows.
+        """Add a decision point.
 
-        The first moment makes no row: a block that has been thawed did not get there in one step.
+        The first one adds no row, because there is no earlier one to compare with.
+
+        Args:
+            samples: Movement of each sampled value since the start of training.
+            window: Number of rows to keep.
         """
         now = np.asarray(samples, dtype=np.float64)
         if self.last:
@@ -55,12 +64,27 @@ class History:
 
 @dataclass(frozen=True)
 class AttentionPredictor:
-    """Weights of the network, F features and d hidden values wide, and where they come from.
+    """Weights of the predictor, for F features and a width of d.
 
-    Each row of a history, with its age in moments and standardised, becomes a token, h = tanh(row · embed + bias);
-    the latest token attends to all; and what it finds, beside itself, is mapped to the probability that the block is
-    finished. `mean` and `deviation` are (F,), `embed` (F, d), `bias` (d,), `query`, `key` and `value` (d, d), `out`
-    (2 d,), `offset` (). A history may have any length, the network having no place that depends on it.
+    Each row of a history, with its age in decision points and standardized, becomes a token h = tanh(row · embed +
+    bias). The latest token attends to all tokens. The attention output and the latest token are mapped to the
+    probability that the block has converged. The network has no positional parameters, so a history may have any
+    length.
+
+    Args:
+        mean: Mean of each feature, (F,).
+        deviation: Standard deviation of each feature, (F,).
+        embed: Projection of features, (F, d).
+        bias: Bias of the projection, (d,).
+        query: Query projection, (d, d).
+        key: Key projection, (d, d).
+        value: Value projection, (d, d).
+        out: Output projection, (2 d,).
+        offset: Output bias, ().
+        provenance: How the predictor was trained.
+
+    Raises:
+        ValueError: When an array has another shape or a value that is not finite.
     """
 
     mean: Array
@@ -87,7 +111,11 @@ class AttentionPredictor:
                 raise ValueError(f"{name} must be finite numbers of shape {shape}, but has shape {array.shape}")
 
     def probability(self, rows: Sequence[Sequence[float]]) -> float:
-        """That a block with this history is finished; `rows` are those of a `History`, at least one, latest last."""
+        """Return the probability that a block has converged.
+
+        Args:
+            rows: The rows of a `History`, at least one, the latest last.
+        """
         tokens = np.tanh((with_age(rows) - self.mean) / self.deviation @ self.embed + self.bias)
         scores = tokens @ self.key @ (tokens[-1] @ self.query) / np.sqrt(self.bias.size)
         weights = np.exp(scores - scores.max())
@@ -96,20 +124,24 @@ class AttentionPredictor:
         return float((1 + np.tanh(logit / 2)) / 2)  # the logistic function, without overflow
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, for `read_predictor`."""
+        """Return plain JSON, for `read_predictor`."""
         return {f.name: v.tolist() if isinstance(v := getattr(self, f.name), np.ndarray) else v for f in fields(self)}
 
 
 def with_age(rows: Sequence[Sequence[float]]) -> Array:
-    """(moments, F − 1) -> (moments, F): the last column counts the moments since."""
+    """Append a column with the age of each row: (decision points, F − 1) -> (decision points, F)."""
     found = np.asarray(rows, dtype=np.float64)
     return np.column_stack([found, np.arange(len(found))[::-1]])
 
 
 def read_predictor(path: str = "") -> AttentionPredictor:
-    """The predictor in the JSON file at `path`; without one, that which comes with the package.
+    """Read a predictor.
 
-    Raises `RequestError` for a file that cannot be read, or that holds no predictor.
+    Args:
+        path: A JSON file; empty for the predictor that comes with the package.
+
+    Raises:
+        RequestError: When the file cannot be read or holds no predictor.
     """
     source = Path(path) if path else files("adaptivefreeze.policies").joinpath("data/smartfrz.json")
     try:
@@ -120,7 +152,7 @@ def read_predictor(path: str = "") -> AttentionPredictor:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise RequestError(
             f"smartfrz: {path!r} is no predictor that can be used ({reason}): give a file that "
-            "experiments/smartfrz/train_predictor.py wrote, or leave predictor out for the one that is shipped."
+            "experiments/smartfrz/train_predictor.py wrote, or leave predictor out to use the one in the package."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""AutoFreeze: freeze the first blocks whose accumulated gradient has stopped changing (Liu et al. 2021)."""
+"""AutoFreeze: freezes the first blocks, whose accumulated gradients change least (Liu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number, intervals
@@ -19,15 +21,25 @@ if TYPE_CHECKING:
 @register_policy
 @dataclass
 class AutoFreeze(AdaptivePolicy):
-    """Freezes the blocks before the first one whose gradient still changes (arXiv 2102.01386).
+    """Freezes the blocks below the first one whose gradient still changes.
 
-    Over an interval, `intervals` of them an epoch, the signed gradients of all steps are added up; g is the L1 norm
-    of a block's sum, and η = |g before − g now| / g before. The new first block to train is the first one whose η
-    reaches the `percentile`-th percentile of η over the blocks that still train, so a block freezes only together
-    with all before it. The first interval only gives the g to compare with. The last block never freezes, the
-    embeddings freeze with the first block, and what is frozen stays frozen.
+    The signed gradients of all steps of an interval are added up; g is the L1 norm of a block's sum, and
+    η = |g_previous − g| / g_previous. The first trainable block becomes the first one whose η reaches the given
+    percentile of η over the trainable blocks, so that a block freezes only together with all blocks below it.
 
-    Raises `RequestError` for a percentile outside of (0, 100] and for intervals that are not above 0.
+    The first interval only provides g_previous. The last block never freezes, the embeddings freeze with the first
+    block, and frozen blocks stay frozen. With the default percentile the prefix grows by about 0.9 blocks per decision
+    even when η is noise; compare with `RandomPrefix`.
+
+    Reference: Liu et al. 2021, "AutoFreeze: Automatically Freezing Model Blocks to Accelerate Fine-tuning"
+    (arXiv 2102.01386).
+
+    Args:
+        percentile: Percentile of η that the first trainable block must reach, above 0 and up to 100.
+        intervals: Decision points per epoch.
+
+    Raises:
+        RequestError: When an argument is out of range.
     """
 
     name: ClassVar[str] = "autofreeze"
@@ -57,7 +69,7 @@ class AutoFreeze(AdaptivePolicy):
         if before is None:
             return None
         first = max(0, signals.mask.prefix - 1)
-        if first == depth:  # all blocks are frozen, which a wrapper may have done
+        if first == depth:  # a wrapper may have frozen all blocks
             return None
         changes = [_change(before.get(block_name(i)), now.get(block_name(i), 0.0)) for i in range(first, depth)]
         threshold = percentile_of(changes, self.percentile)
@@ -78,7 +90,7 @@ class AutoFreeze(AdaptivePolicy):
 
 
 def _change(before: float | None, now: float) -> float:
-    """η of a block. One that was not measured before, or whose gradient is no number, counts as still changing."""
+    """η of a block; infinite for a block that was not measured before or whose gradient is not finite."""
     if before is None or not math.isfinite(before) or not math.isfinite(now):
         return math.inf
     if before == 0:
@@ -87,13 +99,8 @@ def _change(before: float | None, now: float) -> float:
 
 
 def percentile_of(values: Sequence[float], percentile: float) -> float:
-    """The percentile with linear interpolation between neighbours, as numpy's default; infinities sort last."""
-    ordered = sorted(values)
-    position = (len(ordered) - 1) * percentile / 100
-    low = math.floor(position)
-    if low + 1 >= len(ordered) or position == low:
-        return ordered[low]
-    below, above = ordered[low], ordered[low + 1]
-    if math.isinf(above):
+    """Return a percentile, with linear interpolation. Values may be infinite."""
+    below, above = (float(np.percentile(values, percentile, method=method)) for method in ("lower", "higher"))
+    if below == above or math.isinf(above):  # NumPy interpolates with an infinite neighbor to NaN
         return above
-    return min(above, below + (above - below) * (position - low))
+    return float(np.percentile(values, percentile))

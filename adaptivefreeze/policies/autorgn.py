@@ -1,4 +1,4 @@
-"""AutoRGN: a unit's learning rate in proportion to its relative gradient norm."""
+"""AutoRGN: scales a unit's learning rate by its relative gradient norm (Lee et al. 2022)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 @register_policy
 @dataclass(frozen=True)
 class AutoRGN(AdaptivePolicy):
-    """Scales each unit's learning rate by ‖g‖₂ / ‖w‖₂, relative to the largest (arXiv 2210.11466).
+    """Scales each unit's learning rate by ‖g‖₂ / ‖w‖₂, relative to the largest ratio.
 
-    g is the gradient accumulated over an interval, `intervals` of them an epoch, w the weights at its end. The unit
-    with the largest ratio, most often the head, gets the whole learning rate. Nothing is frozen, unless `freeze` is
-    above 0: then the blocks at the bottom whose factor lies under it freeze, with the embeddings, and the last never.
+    g is the gradient accumulated over an interval, and w the weights at its end. The unit with the largest ratio,
+    usually the head, keeps the scheduled learning rate. With `freeze` above 0, the leading blocks whose factor is
+    below `freeze` are frozen together with the embeddings; the last block never freezes. The policy has no state.
 
-    Raises `RequestError` for values out of range. Keeps no state.
+    Reference: Lee et al. 2022, "Surgical Fine-Tuning Improves Adaptation to Distribution Shifts" (arXiv 2210.11466).
+
+    Args:
+        intervals: Decision points per epoch.
+        freeze: Factor below which leading blocks freeze, from 0 (never) to 1.
+
+    Raises:
+        RequestError: When an argument is out of range.
     """
 
     name: ClassVar[str] = "autorgn"

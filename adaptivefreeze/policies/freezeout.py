@@ -1,4 +1,4 @@
-"""FreezeOut: each block's own learning rate anneals to zero, the first blocks' sooner, and then it freezes."""
+"""FreezeOut: anneals the learning rate of each block to zero, lower blocks first (Brock et al. 2017)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 @register_policy
 @dataclass(frozen=True)
 class FreezeOut(AdaptivePolicy):
-    """Block i of L freezes at the share t_i = (t0 + (1 − t0)·i/L)³ of the run (arXiv 1706.04983).
+    """Anneals the learning rate of each block to zero, then freezes the block.
 
-    Without `cubic`, t_i is not cubed. Before that its learning rate is (1 + cos(π·t/t_i))/2 times the scheduler's;
-    with `scaled` also divided by t_i, so that each block gets the same in sum. The embeddings go with block 0; the
-    head keeps the scheduler's. Raises `RequestError` for a t0 outside of (0, 1].
+    Block i of L freezes at the fraction t_i = (t0 + (1 − t0)·i/L)³ of the run. Until then its learning rate is
+    (1 + cos(π·t/t_i))/2 times the scheduled one. The embeddings follow block 0; the head keeps the scheduled learning
+    rate. The policy has no state.
+
+    Reference: Brock et al. 2017, "FreezeOut: Accelerate Training by Progressively Freezing Layers" (arXiv 1706.04983).
+
+    Args:
+        t0: Fraction of the run after which the first block freezes, before cubing; above 0 and up to 1.
+        cubic: Cube t_i.
+        scaled: Divide the learning rate by t_i, so that all blocks have the same sum of learning rates.
+
+    Raises:
+        RequestError: When `t0` is out of range.
     """
 
     name: ClassVar[str] = "freezeout"
@@ -65,6 +75,6 @@ class FreezeOut(AdaptivePolicy):
         return factors
 
     def end(self, block: int, depth: int) -> float:
-        """The share of the run after which the block is frozen."""
+        """Return the fraction of the run after which a block of a model with `depth` blocks is frozen."""
         share = self.t0 + (1 - self.t0) * block / depth
         return float(share**3 if self.cubic else share)

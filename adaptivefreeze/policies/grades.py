@@ -1,4 +1,4 @@
-"""GradES: a matrix stops when its gradient has stopped changing; the run stops when all have."""
+"""GradES: freezes a matrix when its gradient stops changing, and ends the run when all are frozen."""
 
 from __future__ import annotations
 
@@ -18,15 +18,24 @@ if TYPE_CHECKING:
 @register_policy
 @dataclass
 class GradES(AdaptivePolicy):
-    """Freezes each matrix of the blocks by itself, once its gradient changes little from step to step.
+    """Freezes each weight matrix of the blocks once its gradient changes little between steps.
 
-    From the share `alpha` of the run on, every `every` steps: a matrix whose mean absolute gradient change lies under
-    `tau` times what it was at the first of these moments freezes, and stays frozen (arXiv 2509.01842; there tau is an
-    absolute number, which has to be found for each model). A block all of whose matrices are frozen freezes whole,
-    with its biases and norms; block 0 takes the embeddings along. With `stop`, the training ends when all blocks are
-    frozen.
+    From the fraction `alpha` of the run on, every `every` steps, a matrix freezes for the rest of the run when its mean
+    absolute gradient change is below `tau` times the change at the first decision point. In the paper, `tau` is an
+    absolute number that has to be found for each model. A block whose matrices are all frozen freezes as a whole, with
+    biases and norms; the embeddings freeze with block 0.
 
-    Raises `RequestError` for values out of range.
+    Reference: "GradES: Significantly Faster Training in Transformers with Gradient-Based Early Stopping"
+    (arXiv 2509.01842).
+
+    Args:
+        tau: Fraction of the first gradient change below which a matrix freezes.
+        alpha: Fraction of the run before the first decision point.
+        every: Steps between decision points.
+        stop: End the training when all blocks are frozen.
+
+    Raises:
+        RequestError: When an argument is out of range.
     """
 
     name: ClassVar[str] = "grades"
@@ -46,7 +55,7 @@ class GradES(AdaptivePolicy):
         return frozenset({"gradient_changes"})
 
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
-        begin = max(2, round(self.alpha * total_steps))  # a change takes two steps
+        begin = max(2, round(self.alpha * total_steps))  # a change needs two steps
         return DecisionPoints(range(begin, total_steps, self.every))
 
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
@@ -98,6 +107,6 @@ def _matrices(unit: Unit) -> dict[str, str]:
 
 
 def _pattern(name: str, modules: tuple[str, ...]) -> str:
-    """What finds this parameter in its unit: its name below the unit's module, so that the mask stays readable."""
+    """A pattern that selects this parameter in its unit: its name below the unit's module, which keeps masks short."""
     above = next((path for path in modules if name.startswith(f"{path}.")), "")
     return f"{re.escape(name[len(above) :])}$"

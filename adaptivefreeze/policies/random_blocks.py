@@ -1,4 +1,4 @@
-"""Policies that draw which blocks train, anew from time to time: LayerOut and LISA."""
+"""Policies that draw the trainable blocks at random, again and again: LayerOut and LISA."""
 
 from __future__ import annotations
 
@@ -19,7 +19,18 @@ if TYPE_CHECKING:
 @register_policy
 @dataclass(frozen=True)
 class LayerOut(Schedule):
-    """In each epoch every block is frozen with `probability`, drawn from `seed` and the epoch's number."""
+    """Freezes each block with a given probability, drawn anew each epoch. Has no state.
+
+    Reference: Goutam et al. 2020, "LayerOut: Freezing Layers in Deep Neural Networks" (SN Computer Science 1, 295).
+
+    Args:
+        probability: Probability that a block is frozen.
+        every: Epochs between draws.
+        seed: Seed of the draws.
+
+    Raises:
+        RequestError: When an argument is out of range.
+    """
 
     name: ClassVar[str] = "layerout"
     probability: float = 0.5
@@ -48,7 +59,19 @@ class LayerOut(Schedule):
 @register_policy
 @dataclass(frozen=True)
 class Lisa(Schedule):
-    """Embeddings, head and `blocks` random blocks train; every `steps` steps others are drawn."""
+    """Trains embeddings, head and a few random blocks, drawn anew every few steps. Has no state.
+
+    Reference: Pan et al. 2024, "LISA: Layerwise Importance Sampling for Memory-Efficient Large Language Model
+    Fine-Tuning" (arXiv 2403.17919).
+
+    Args:
+        blocks: Number of trainable blocks.
+        steps: Steps between draws.
+        seed: Seed of the draws.
+
+    Raises:
+        RequestError: When an argument is out of range.
+    """
 
     name: ClassVar[str] = "lisa"
     blocks: int = 2

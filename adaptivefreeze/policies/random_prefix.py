@@ -1,4 +1,4 @@
-"""RandomPrefix: the control, a prefix that grows as an adaptive one does, but blindly."""
+"""RandomPrefix: the control for adaptive policies, a prefix that grows at random."""
 
 from __future__ import annotations
 
@@ -20,13 +20,21 @@ if TYPE_CHECKING:
 @register_policy
 @dataclass
 class RandomPrefix(Schedule):
-    """At each decision, `intervals` of them an epoch, the prefix grows by a number of blocks drawn at random.
+    """Grows the frozen prefix by a random number of blocks at each decision point.
 
-    The numbers are geometrically distributed (0 most often), `growth` on the mean: what AutoFreeze with percentile 50
-    does where its signal is noise. The first interval decides nothing, as AutoFreeze's, and the last block never
-    freezes; `deepest` stops the growth earlier. A pure function of `seed` and the step.
+    The numbers are geometrically distributed with mean `growth`, 0 being the most frequent: this is what AutoFreeze
+    with percentile 50 does when its signal is noise. As in AutoFreeze, the first interval decides nothing and the last
+    block never freezes. An adaptive policy that does not beat this control has no useful signal. The policy has no
+    state.
 
-    Raises `RequestError` for a growth below 0, for intervals not above 0, for a `deepest` below 0.
+    Args:
+        growth: Mean number of blocks per decision point.
+        intervals: Decision points per epoch.
+        deepest: Largest number of frozen blocks; None for all but the last.
+        seed: Seed of the draws.
+
+    Raises:
+        RequestError: When an argument is out of range.
     """
 
     name: ClassVar[str] = "random-prefix"
@@ -44,7 +52,13 @@ class RandomPrefix(Schedule):
 
     @classmethod
     def like(cls, timeline: Timeline, intervals: float, seed: int = 0) -> RandomPrefix:
-        """The control of a run: as many decisions an epoch, as much growth a decision, and no deeper than it went."""
+        """Return the control of a finished run: the same mean growth per decision, up to the same depth.
+
+        Args:
+            timeline: The timeline of the run.
+            intervals: Decision points per epoch of the run.
+            seed: Seed of the draws.
+        """
         depths = [max(0, change.mask.prefix - 1) for change in timeline]
         deepest = max(depths)
         decisions = max(1, depths.index(deepest))
@@ -65,7 +79,7 @@ class RandomPrefix(Schedule):
     def _draw(self, number: int) -> int:
         if self.growth == 0:
             return 0
-        # Blocks until the first failure, each going on with this probability: the mean is growth.
+        # Geometric distribution with mean `growth`: the number of successes before the first failure.
         on = self.growth / (1 + self.growth)
         return int(math.log(1 - random.Random(f"{self.seed}/{number}").random()) / math.log(on))
 

@@ -1,4 +1,4 @@
-"""Schedules of a frozen prefix that grows, or shrinks, by the clock alone."""
+"""Schedules: a frozen prefix that grows or shrinks with the progress of the run alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PrefixSchedule(Schedule):
-    """A schedule that says how many blocks are frozen, from the bottom; the embeddings go with the first."""
+    """Base class of schedules for the number of frozen leading blocks. The embeddings freeze with the first block."""
 
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return self._mask(self.blocks(0.0, 0.0, stack.depth), stack.depth)
@@ -30,7 +30,13 @@ class PrefixSchedule(Schedule):
 
     @abstractmethod
     def blocks(self, done: float, epoch: float, depth: int) -> int:
-        """Blocks that are frozen when the share `done` of the run, and `epoch` epochs, are over."""
+        """Return the number of frozen blocks.
+
+        Args:
+            done: Fraction of the run that is over.
+            epoch: Epochs that are over.
+            depth: Number of blocks of the model.
+        """
 
     @staticmethod
     def _mask(blocks: int, depth: int) -> FreezeMask:
@@ -40,7 +46,17 @@ class PrefixSchedule(Schedule):
 @register_policy
 @dataclass(frozen=True)
 class LinearSchedule(PrefixSchedule):
-    """From the share `start_at` of the run on, the frozen share of the blocks grows linearly to `level` at its end."""
+    """Freezes a linearly growing fraction of the blocks.
+
+    Reference: Layer Freezing in MosaicML Composer (`composer.algorithms.LayerFreezing`).
+
+    Args:
+        start_at: Fraction of the run at which the growth begins.
+        level: Fraction of the blocks that is frozen at the end of the run.
+
+    Raises:
+        RequestError: When an argument is out of range.
+    """
 
     name: ClassVar[str] = "linear"
     start_at: float = 0.0
@@ -63,10 +79,21 @@ class LinearSchedule(PrefixSchedule):
 @register_policy
 @dataclass(frozen=True)
 class GeometricSchedule(PrefixSchedule):
-    """Every `every` epochs the share `alpha` of the blocks that still train freezes, rounded half up.
+    """Freezes a fixed fraction of the blocks that still train, every few epochs, rounded half up.
 
-    >>> [GeometricSchedule().blocks(0.0, float(epoch), 12) for epoch in (1, 2, 3, 4, 5)]
-    [4, 7, 9, 10, 11]
+    Reference: He et al. 2021, "PipeTransformer: Automated Elastic Pipelining for Distributed Training of Large-scale
+    Models" (arXiv 2102.03161), the freezing schedule alone.
+
+    Args:
+        alpha: Fraction of the trainable blocks that freezes, above 0 and up to 1.
+        every: Epochs between changes.
+
+    Raises:
+        RequestError: When an argument is out of range.
+
+    Example:
+        >>> [GeometricSchedule().blocks(0.0, float(epoch), 12) for epoch in (1, 2, 3, 4, 5)]
+        [4, 7, 9, 10, 11]
     """
 
     name: ClassVar[str] = "geometric"
@@ -90,7 +117,17 @@ class GeometricSchedule(PrefixSchedule):
 @register_policy
 @dataclass(frozen=True)
 class GradualUnfreezing(PrefixSchedule):
-    """The head alone at first; every `every` epochs `step` more blocks thaw, from the top, at last the embeddings."""
+    """Starts with the head alone and unfreezes blocks from the top; the embeddings unfreeze with the first block.
+
+    Reference: Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification" (arXiv 1801.06146).
+
+    Args:
+        every: Epochs between changes.
+        step: Number of blocks that unfreeze at each change.
+
+    Raises:
+        RequestError: When an argument is out of range.
+    """
 
     name: ClassVar[str] = "gradual-unfreezing"
     every: float = 1.0

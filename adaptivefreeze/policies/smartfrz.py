@@ -1,4 +1,4 @@
-"""SmartFRZ: freeze the blocks that an attention network, looking at the history of their weights, calls finished."""
+"""SmartFRZ: freezes blocks by a predictor that attends to the history of their weights (Li et al. 2024)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask, block_name
-from .arguments import check_number, intervals
+from .arguments import check_flag, check_number, intervals
 from .attention import AttentionPredictor, History, read_predictor
 from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
 from .registry import register_policy
@@ -22,18 +22,27 @@ if TYPE_CHECKING:
 @register_policy
 @dataclass
 class SmartFRZ(AdaptivePolicy):
-    """Freezes the blocks that a trained predictor calls finished (arXiv 2401.16720).
+    """Freezes the blocks that a trained predictor classifies as converged.
 
-    At each moment, `intervals` of them an epoch, a few values of each block that trains are looked at. As soon as
-    there is a history of `window` steps between moments, the predictor gives the probability that the block's view
-    of the data is already that of the finished model; from `threshold` on the block freezes, for good. Each block is
-    judged by itself, as published; with `prefix` one freezes only when all before it are frozen, which is what saves
-    the most time. The last block never freezes, the embeddings freeze with the first block.
+    At each decision point, a fixed sample of each trainable block's weights is compared with the start of training.
+    Once there is a history of `window` changes between decision points, an attention network predicts the probability
+    that the block's representations are already those of the finished model. From `threshold` on, the block freezes
+    for the rest of the run. Each block is judged on its own, as in the paper. The last block never freezes; the
+    embeddings freeze with the first block.
 
-    `predictor`: path of a JSON file that experiments/smartfrz/train_predictor.py wrote, read here and now; the one
-    that comes with the package when left out.
+    Reference: Li et al. 2024, "SmartFRZ: An Efficient Training Framework using Attention-Based Layer Freezing" (arXiv
+    2401.16720).
 
-    Raises `RequestError` for values out of range and for a predictor that cannot be read.
+    Args:
+        threshold: Probability from which a block freezes, above 0 and up to 1.
+        intervals: Decision points per epoch.
+        window: Length of the history that the predictor needs.
+        prefix: Freeze a block only when all blocks below it are frozen, which saves the most time.
+        predictor: Path of a JSON file written by `experiments/smartfrz/train_predictor.py`, read when the policy is
+            created. By default the predictor that comes with the package.
+
+    Raises:
+        RequestError: When an argument is out of range, or the predictor cannot be read.
     """
 
     name: ClassVar[str] = "smartfrz"
@@ -49,8 +58,7 @@ class SmartFRZ(AdaptivePolicy):
         check_number(self.name, "threshold", self.threshold, 0, 1, open_low=True)
         check_number(self.name, "intervals", self.intervals, 0, open_low=True)
         check_number(self.name, "window", self.window, 1, whole=True)
-        if not isinstance(self.prefix, bool):
-            raise RequestError(f"{self.name}: prefix must be true or false, not {self.prefix!r}.")
+        check_flag(self.name, "prefix", self.prefix)
         if not isinstance(self.predictor, str) or "," in self.predictor:
             raise RequestError(f"{self.name}: predictor must be a path without a comma, not {self.predictor!r}.")
         self._network = read_predictor(self.predictor)
@@ -81,7 +89,7 @@ class SmartFRZ(AdaptivePolicy):
         )
 
     def _judge(self, mask: FreezeMask, samples: Mapping[str, Any]) -> dict[int, float]:
-        """Takes the moment down; index of each block that trains and has a whole history -> its probability."""
+        """Extend the histories; return the probabilities of trainable blocks with a full history, by block index."""
         found = {}
         for index in range(mask.depth - 1):
             name = block_name(index)

@@ -1,4 +1,4 @@
-"""ValidationDriven: the validation metric decides, up and down the stack."""
+"""ValidationDriven: freezes and unfreezes blocks by the validation metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask
-from .arguments import check_number
+from .arguments import check_choice, check_number
 from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, Trial
 from .registry import register_policy
 
@@ -21,22 +21,33 @@ DEEPER, THAW = "deeper", "thaw"
 @register_policy
 @dataclass
 class ValidationDriven(AdaptivePolicy):
-    """Freezes while the metric holds and thaws when it drops, or starts from the head and thaws when it stalls.
+    """Freezes deeper while the validation metric holds, and unfreezes when it drops.
 
-    An evaluation **drops** when its metric is worse than the best so far by more than `threshold`, **improves** when
-    it is better by more, and else is level. `threshold_mode`: `abs`, or `rel` (a share of the best).
+    An evaluation drops when its metric is worse than the best so far by more than `threshold`. It improves when the
+    metric is better by more than `threshold`.
 
-    - `direction="deeper"`: starts with nothing frozen. Evaluations that do not drop, more than `patience` of them in
-      a row, freeze `step` more blocks. One that drops thaws the last `step` blocks again.
-    - `direction="thaw"`: starts with the head alone. Evaluations that do not improve, more than `patience` in a row,
-      thaw `step` blocks from the top. One that drops freezes the blocks thawed last again.
+    - `direction="deeper"` starts with nothing frozen. After more than `patience` evaluations in a row without a drop,
+      `step` more blocks freeze. A drop unfreezes the last `step` blocks.
+    - `direction="thaw"` starts with the head alone. After more than `patience` evaluations in a row without an
+      improvement, `step` blocks unfreeze from the top. A drop freezes the last unfrozen blocks again.
 
-    After each move `cooldown` evaluations decide nothing. A move back is a reversal: after `reversals` of them over
-    the same boundary it is not crossed again. `metric` is a key that Trainer reports, with or without `eval_`;
-    `mode` is `max`, `min`, or `auto` (`min` for a loss). `keep_optimizer_state`: a thawed block continues with the
-    optimizer state that it had, instead of a fresh one.
+    After each change, `cooldown` evaluations decide nothing. A change caused by a drop is a reversal; a boundary with
+    `reversals` reversals is not crossed again, so the mask does not oscillate.
 
-    Raises `RequestError` for values out of range, and at the first evaluation when the metric is not in it.
+    Args:
+        metric: Name of a metric that Trainer reports, with or without the prefix `eval_`.
+        mode: `max`, `min`, or `auto`: minimize a metric whose name ends in `loss`, maximize others.
+        threshold: Smallest difference that counts, 0 or more.
+        threshold_mode: `abs` for an absolute `threshold`, `rel` for a fraction of the best metric.
+        patience: Evaluations to wait before a change.
+        cooldown: Evaluations to wait after a change.
+        step: Number of blocks per change.
+        direction: `deeper` or `thaw`.
+        reversals: Reversals at one boundary before it is no longer crossed.
+        keep_optimizer_state: A block that unfreezes continues with its earlier optimizer state.
+
+    Raises:
+        RequestError: When an argument is out of range; at the first evaluation, when it does not report `metric`.
     """
 
     name: ClassVar[str] = "validation"
@@ -56,9 +67,9 @@ class ValidationDriven(AdaptivePolicy):
     _reversed: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_choice("mode", self.mode, ("auto", "max", "min"))
-        _check_choice("threshold_mode", self.threshold_mode, ("abs", "rel"))
-        _check_choice("direction", self.direction, (DEEPER, THAW))
+        check_choice(self.name, "mode", self.mode, ("auto", "max", "min"))
+        check_choice(self.name, "threshold_mode", self.threshold_mode, ("abs", "rel"))
+        check_choice(self.name, "direction", self.direction, (DEEPER, THAW))
         check_number(self.name, "threshold", self.threshold, 0)
         for name in ("patience", "cooldown"):
             check_number(self.name, name, getattr(self, name), 0, whole=True)
@@ -110,7 +121,7 @@ class ValidationDriven(AdaptivePolicy):
 
     @staticmethod
     def _boundary(start: int, goal: int) -> int:
-        """What is crossed going on from `start` to `goal`, and again in coming back: the shallower of the two."""
+        """The boundary between two depths: the same in both directions."""
         return min(start, goal)
 
     def _gain(self, value: float) -> float:
@@ -142,8 +153,3 @@ class ValidationDriven(AdaptivePolicy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._count, self._wait = state["best"], state["count"], state["wait"]
         self._reversed = {int(boundary): times for boundary, times in state["reversed"].items()}
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise RequestError(f"validation: {name} must be {', '.join(choices[:-1])} or {choices[-1]}, not {value!r}.")
