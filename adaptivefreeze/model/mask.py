@@ -11,22 +11,31 @@ HEAD = "head"
 
 
 def block_name(index: int) -> str:
-    """The name of the unit that holds block `index`: `block_name(3)` is `"block 3"`."""
+    """Return the name of a block's unit: `block_name(3)` is `"block 3"`."""
     return f"block {index}"
 
 
 @dataclass(frozen=True)
 class FreezeMask:
-    """The frozen units of a model with `depth` blocks.
+    """The frozen units of a model. Immutable and hashable.
 
-    >>> mask = FreezeMask(12, embeddings=True, blocks=range(6))
-    >>> str(mask)
-    'embeddings+0-5 | 6-11 head'
-    >>> mask.prefix  # embeddings and six blocks: what a cache may skip
-    7
+    Args:
+        depth: Number of blocks of the model.
+        embeddings: Whether the embeddings are frozen.
+        blocks: Indices of the frozen blocks, counted from 0 at the bottom.
+        head: Whether the head is frozen.
+        parts: Parts of units that are not frozen as a whole: pairs of a unit's name and a regular
+            expression that is searched in the names of its parameters.
 
-    `parts` names sub-modules of units that are not wholly frozen, as pairs of a unit's name and a regular
-    expression that is searched in its parameters' names. Raises `ValueError` for a block outside the model.
+    Raises:
+        ValueError: When a block lies outside the model.
+
+    Example:
+        >>> mask = FreezeMask(12, embeddings=True, blocks=range(6))
+        >>> str(mask)
+        'embeddings+0-5 | 6-11 head'
+        >>> mask.prefix  # the embeddings and six blocks
+        7
     """
 
     depth: int
@@ -61,29 +70,46 @@ class FreezeMask:
 
     @classmethod
     def first(cls, depth: int, blocks: int) -> FreezeMask:
-        """Embeddings and the first `blocks` blocks."""
+        """Return the mask with the embeddings and the first `blocks` blocks frozen.
+
+        Args:
+            depth: Number of blocks of the model.
+            blocks: Number of frozen blocks, from 0 to `depth`.
+        """
         return cls(depth, embeddings=True, blocks=range(blocks))
 
     @property
     def prefix(self) -> int:
-        """How many leading units are wholly frozen: 0 none, 1 the embeddings, 1 + k with the first k blocks."""
+        """Number of leading units that are frozen as a whole: 0 without the embeddings, else 1 + leading blocks.
+
+        This is what a prefix cache may skip.
+        """
         if not self.embeddings:
             return 0
         return 1 + next((i for i in range(self.depth) if i not in self.blocks), self.depth)
 
     @property
+    def leading_blocks(self) -> int:
+        """Number of leading blocks that are frozen together with the embeddings."""
+        return max(0, self.prefix - 1)
+
+    @property
     def units(self) -> frozenset[str]:
-        """Names of the wholly frozen units."""
+        """Names of the units that are frozen as a whole."""
         names = {block_name(i) for i in self.blocks}
         names |= {name for name, on in ((EMBEDDINGS, self.embeddings), (HEAD, self.head)) if on}
         return frozenset(names)
 
     def covers(self, other: FreezeMask) -> bool:
-        """Whether everything that `other` freezes is frozen here too."""
+        """Return whether this mask freezes everything that `other` freezes."""
         return (self | other) == self
 
     def __or__(self, other: FreezeMask) -> FreezeMask:
-        """What either freezes."""
+        """Return the mask that freezes what either mask freezes.
+
+        Raises:
+            ValueError: When the masks have different depths.
+        """
         if self.depth != other.depth:
             raise ValueError(f"masks of {self.depth} and of {other.depth} blocks cannot be joined")
         return FreezeMask(
@@ -102,7 +128,7 @@ class FreezeMask:
         return f"{'+'.join(frozen) or '-'} | {' '.join(free) or '-'}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, for `from_json`."""
+        """Return plain JSON, for `from_json`."""
         return {
             "depth": self.depth,
             "embeddings": self.embeddings,
@@ -113,7 +139,7 @@ class FreezeMask:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FreezeMask:
-        """The mask that `to_json` wrote."""
+        """Return the mask that `to_json` described."""
         return cls(
             value["depth"],
             embeddings=value["embeddings"],

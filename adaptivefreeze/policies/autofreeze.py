@@ -68,7 +68,7 @@ class AutoFreeze(AdaptivePolicy):
         self._before = now
         if before is None:
             return None
-        first = max(0, signals.mask.prefix - 1)
+        first = signals.mask.leading_blocks
         if first == depth:  # a wrapper may have frozen all blocks
             return None
         changes = [_change(before.get(block_name(i)), now.get(block_name(i), 0.0)) for i in range(first, depth)]

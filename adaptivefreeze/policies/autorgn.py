@@ -61,7 +61,7 @@ class AutoRGN(AdaptivePolicy):
             return None
         factors = {name: ratio / largest for name, ratio in ratios.items()}
         depth, mask = signals.mask.depth, signals.mask
-        first = max(0, mask.prefix - 1)
+        first = mask.leading_blocks
         frozen = first
         while frozen < depth - 1 and factors.get(f"block {frozen}", 1.0) < self.freeze:
             frozen += 1

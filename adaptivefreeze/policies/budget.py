@@ -1,4 +1,4 @@
-"""Budget: finish in a given share of the full run's time, giving up as little as possible."""
+"""Budget: finishes in a given fraction of the time of full fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,45 +6,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
-from .arguments import check_number
+from .arguments import check_flag, check_number
 from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, StepCosts
 from .registry import register_policy
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
-SMOOTHING = 0.3  # weight of a new importance against what is known
-SLACK = 0.02  # of the budget: less than this over or under it is not worth a move
-CLEARLY = 1.5  # times as much worth a budget must buy for a shortened run to freeze: importance is a rough number
-LEARNED = 5  # moments before which it is too rough altogether: at first, the head moves most
-APART = 5  # steps at least between the moments of a shortened run: each costs a part of a step
-PACE_SAID = 0.1  # a change of pace by less than this share is not worth a line
+SMOOTHING = 0.3  # weight of a new importance in the moving average
+SLACK = 0.02  # deviation from the budget, as a fraction of it, below which the boundary stays
+CLEARLY = 1.5  # gain at which a shortened run freezes a depth; importance is only a rough estimate
+LEARNED = 5  # decision points before importance is used; at first, the head changes most
+APART = 5  # smallest number of steps between decision points of a shortened run; each has a cost
+PACE_SAID = 0.1  # relative change of the pace from which it is recorded in the timeline
 
 
 @register_policy
 @dataclass
 class Budget(AdaptivePolicy):
-    """Makes the run take the share `ratio` of the time of full fine-tuning, in fewer steps or by freezing.
+    """Finishes in a given fraction of the time of full fine-tuning, giving up as little as possible.
 
-    Time is in steps of full fine-tuning, predicted for the shapes of the batches and with the cache's passes as they
-    are: filling, carrying rows up, skipping. With `clock` full steps are timed on this machine, the prediction starts
-    from them, and what the clock says of the steps so far corrects it: decisions may differ a little from run to run.
-    Without it, or where something is frozen from the first step on, all comes from shapes, always alike.
+    Time is counted in steps of full fine-tuning. It is predicted from the shapes of the batches, including the steps
+    that fill, extend and read the prefix cache. With `clock`, the prediction starts from full steps timed on this
+    machine and is corrected by the measured time of the run so far, so that decisions may differ slightly between
+    runs. Without `clock`, or when something is frozen from the first step on, everything is predicted from shapes and
+    reproducible.
 
-    What is given up is importance, −Σ Δw·g of a unit in a step, smoothed over moments, of which there are `decisions`,
-    equally far apart.
+    What a frozen unit gives up is its importance: −Σ Δw·g of a step, smoothed over decision points.
 
-    - `shorten`: the learning-rate schedule passes faster, so that it ends where the budget does. A depth is frozen, for
-      good, where the steps that this pays for are clearly worth more than what the frozen units would have learned.
-    - Without it the run keeps its steps and the boundary moves. At each moment every depth is a candidate: held from
-      some moment to the end, it brings the run to its budget. The latest such moment is what the budget gives. The
-      candidate that gives up least is taken; it moves when its moment has come. Should the plan leave time over,
-      blocks thaw again in the same way. Without the cache a ratio under what a frozen run costs cannot be met: all
-      blocks freeze, and the reason says so.
+    - With `shorten`, the learning-rate schedule passes faster and ends when the budget is spent. A depth is frozen,
+      for the rest of the run, only when the steps that this pays for are clearly worth more than what the frozen units
+      would have learned.
+    - Without `shorten`, the run keeps its number of steps and the boundary moves. At each decision point every depth
+      is a candidate: frozen from some later step to the end, it brings the run to its budget. The candidate that gives
+      up least importance is chosen, and the boundary moves when that step has come. Blocks unfreeze in the same way
+      when time is left over. Without a cache, a ratio below the cost of a run with all blocks frozen cannot be met;
+      then all blocks freeze, and the reason says so.
 
-    Raises `RequestError` for a ratio outside of (0, 1].
+    The rule is that of GreenTrainer (Huang et al. 2023, arXiv 2309.13192) with measured costs, a cache and shorter
+    runs.
+
+    Args:
+        ratio: Fraction of the time of full fine-tuning, above 0 and up to 1.
+        decisions: Number of decision points, at equal distances.
+        clock: Use measured times.
+        shorten: Take fewer steps instead of moving the boundary.
+
+    Raises:
+        RequestError: When an argument is out of range.
     """
 
     name: ClassVar[str] = "budget"
@@ -57,15 +67,14 @@ class Budget(AdaptivePolicy):
     _moved: int = field(default=0, init=False, repr=False, compare=False)
     _came_from: int = field(default=0, init=False, repr=False, compare=False)
     _asked: int = field(default=0, init=False, repr=False, compare=False)
-    _pace: float = field(default=1.0, init=False, repr=False, compare=False)  # the last one that was said
+    _pace: float = field(default=1.0, init=False, repr=False, compare=False)  # the last recorded one
     _importance: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_number(self.name, "ratio", self.ratio, 0, 1, open_low=True)
         check_number(self.name, "decisions", self.decisions, 1, whole=True)
-        for name in ("clock", "shorten"):
-            if not isinstance(getattr(self, name), bool):
-                raise RequestError(f"{self.name}: {name} must be true or false, not {getattr(self, name)!r}.")
+        check_flag(self.name, "clock", self.clock)
+        check_flag(self.name, "shorten", self.shorten)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -80,10 +89,10 @@ class Budget(AdaptivePolicy):
     def update(self, signals: Signals) -> Decision | None:
         assert signals.costs is not None
         costs, step = signals.costs, signals.step
-        now = max(0, signals.mask.prefix - 1)
+        now = signals.mask.leading_blocks
         self._asked += 1
         self._learn(signals.importance or {})
-        # What was held since the last moment is paid for: by the clock, where it was looked at.
+        # Add the cost of the steps since the last decision point: measured if possible, else predicted.
         self._spent += self._cost(costs, now, self._came_from, self._last - self._moved, step - self._moved)
         if costs.taken is not None:
             self._spent = costs.taken
@@ -91,7 +100,7 @@ class Budget(AdaptivePolicy):
         return self._shortened(signals, costs, now) if self.shorten else self._moved_boundary(signals, costs, now)
 
     def _gap(self, total_steps: int) -> int:
-        """Steps from one moment to the next: as many decisions in the steps that the budget leaves, if it shortens."""
+        """Steps between decision points. A shortened run has the same number of them in fewer steps."""
         if self.shorten:
             return max(APART, round(self.ratio * total_steps) // self.decisions)
         return max(1, total_steps // self.decisions)
@@ -99,8 +108,8 @@ class Budget(AdaptivePolicy):
     # In fewer steps
 
     def _shortened(self, signals: Signals, costs: StepCosts, now: int) -> Decision | None:
-        """The pace that ends the schedule with the budget, at the depth where the steps left are worth most."""
-        if self.ratio == 1:  # all steps can be paid for, whatever a clock says of a slow one
+        """Set the pace that ends the schedule with the budget, at the depth with the most valuable remaining steps."""
+        if self.ratio == 1:  # the budget pays for all steps, even when one is slow
             return None
         left = signals.total_steps - signals.step - signals.ahead
         money = max(0.0, self.ratio * signals.total_steps - self._spent)
@@ -113,7 +122,7 @@ class Budget(AdaptivePolicy):
             if worth[best] > CLEARLY * worth[now] > 0:
                 goal = best
         pace = max(1.0, left / max(1.0, steps[goal]))
-        last = left <= pace * self._gap(signals.total_steps)  # no other moment comes: what is left is a few steps
+        last = left <= pace * self._gap(signals.total_steps)  # there is no further decision point
         told = not last and abs(pace / self._pace - 1) > PACE_SAID
         if told:
             self._pace = pace
@@ -127,7 +136,7 @@ class Budget(AdaptivePolicy):
         )
 
     def _affordable(self, costs: StepCosts, depth: int, came_from: int, begin: int, money: float) -> float:
-        """How many steps from number `begin` after the boundary moved from `came_from` to `depth` cost `money`."""
+        """Number of steps that `money` pays for, from step `begin` after the boundary moved to `depth`."""
         first, later = self._rates(costs, depth, came_from)
         filling = max(0.0, costs.examples_pass - begin)
         if money <= filling * first:
@@ -142,7 +151,7 @@ class Budget(AdaptivePolicy):
     # In as many steps
 
     def _moved_boundary(self, signals: Signals, costs: StepCosts, now: int) -> Decision | None:
-        """The move whose moment has come, of those that bring the run to its budget and give up least."""
+        """Move the boundary if the time of the move that gives up least importance has come."""
         depth, step = signals.mask.depth, signals.step
         budget = self.ratio * signals.total_steps
         to_go = signals.total_steps - step
@@ -162,28 +171,28 @@ class Budget(AdaptivePolicy):
             _, wait, goal = min(plans)
         else:
             _, wait, goal = max(plans)
-        if wait > gap / 2:  # the next moment is nearer
+        if wait > gap / 2:  # the next decision point is closer to it
             return None
-        if over < 0 and to_go - wait < gap:  # too short to learn anything in
+        if over < 0 and to_go - wait < gap:  # too few steps to learn anything
             return None
         shown = f"{self._spent / signals.total_steps:.2f} spent, {held / signals.total_steps:.2f} if held"
         return self._moving(signals, now, goal, f"budget {self.ratio:g}: {shown}")
 
     def _plan(self, costs: StepCosts, now: int, goal: int, over: float, to_go: int) -> tuple[float, int, int] | None:
-        """(importance at stake, steps to wait, goal): when to move to `goal` so that `over` is just made up for."""
+        """(importance given up, steps to wait, goal) of a move to `goal` that saves just `over`; None without one."""
         if (goal > now) != (over > 0) or goal == now:
             return None
 
         def saved(steps: int) -> float:
-            """By the move, if it holds for the last `steps` steps."""
+            """Time saved when the move holds for the last `steps` steps."""
             return self._hold(costs, now, steps) - self._cost(costs, goal, now, 0, steps)
 
-        low, high = 0, to_go  # the fewest steps that make up for it
+        low, high = 0, to_go  # bisection for the smallest number of steps that saves enough
         enough = saved(to_go) >= over if over > 0 else saved(to_go) <= over
         if over > 0 and not enough:
             return None
         if over < 0 and not enough:
-            low = to_go  # thaws at once, and does not use up all that is left
+            low = to_go  # unfreeze at once; even then some time is left over
         while low < high:
             middle = (low + high) // 2
             if (saved(middle) >= over) if over > 0 else (saved(middle) <= over):
@@ -200,22 +209,22 @@ class Budget(AdaptivePolicy):
         return max(0.0, stake) * low, to_go - low, goal
 
     def _hold(self, costs: StepCosts, depth: int, steps: int) -> float:
-        """`steps` more steps at the present depth, at the end of what it is held for."""
+        """Cost of `steps` more steps at the current depth, with a full cache."""
         return steps * costs.skipped[depth]
 
     # Both ways
 
     def _cost(self, costs: StepCosts, depth: int, came_from: int, begin: int, end: int) -> float:
-        """Steps number `begin` to `end` after the boundary moved from `came_from` to `depth`."""
+        """Cost of steps `begin` to `end`, counted from the move of the boundary from `came_from` to `depth`."""
         first, later = self._rates(costs, depth, came_from)
         filling = max(0.0, min(end, costs.examples_pass) - begin)
         return filling * first + (end - begin - filling) * later
 
     def _rates(self, costs: StepCosts, depth: int, came_from: int) -> tuple[float, float]:
-        """What a step costs in the first pass over the data after such a move, and in later ones."""
+        """Cost of a step in the first pass over the data after such a move, and in later passes."""
         if not costs.cached or depth == 0:
             return costs.run[depth], costs.run[depth]
-        # Rows that are stored at a shallower boundary need only the blocks between.
+        # Rows stored at a shallower boundary are extended: only the blocks between the boundaries run.
         missing = (depth - came_from) / depth if 0 < came_from < depth else 1.0
         first = costs.skipped[depth] + missing * (costs.run[depth] - costs.skipped[depth])
         return first + costs.filling * costs.run[depth], costs.skipped[depth]
@@ -228,7 +237,7 @@ class Budget(AdaptivePolicy):
 
     def _learn(self, importance: Mapping[str, float]) -> None:
         for name, value in importance.items():
-            if value == value:  # a number
+            if value == value:  # not NaN
                 known = self._importance.get(name, value)
                 self._importance[name] = known + SMOOTHING * (value - known)
 

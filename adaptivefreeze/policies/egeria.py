@@ -1,10 +1,12 @@
-"""Egeria: freeze the front block when its view of a probe batch has stopped moving away from a reference."""
+"""Egeria: freezes blocks from the front by their plasticity (Wang et al. 2023)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number, intervals
@@ -94,7 +96,7 @@ class Egeria(AdaptivePolicy):
             return Decision(
                 FreezeMask(depth), f"the learning rate fell tenfold, to {signals.learning_rate:.2g}: all thaw"
             )
-        front = max(0, mask.prefix - 1)
+        front = mask.leading_blocks
         if not plasticity or not self._bootstrapped(plasticity) or front >= depth - 1:
             return None
         slope = self._slope(block_name(front))
@@ -118,18 +120,16 @@ class Egeria(AdaptivePolicy):
         return self._ready
 
     def _slope(self, name: str) -> float | None:
-        """Of the smoothed plasticity, a moment, as a share of its largest value; None before there are enough."""
+        """Relative slope of the averaged plasticity per decision point; None when the history is too short."""
         history = self._history.get(name, [])
         if len(history) < 2 * self.window - 1:
             return None
-        smooth = [sum(history[i : i + self.window]) / self.window for i in range(len(history) - self.window + 1)]
-        smooth = smooth[-self.window :]
-        self._largest[name] = largest = max(self._largest.get(name, 0.0), *smooth)
+        averages = np.lib.stride_tricks.sliding_window_view(history, self.window).mean(axis=1)[-self.window :]
+        self._largest[name] = largest = max(self._largest.get(name, 0.0), float(averages.max()))
         if largest == 0:
             return 0.0
-        middle, mean = (len(smooth) - 1) / 2, sum(smooth) / len(smooth)
-        up = sum((i - middle) * (value - mean) for i, value in enumerate(smooth))
-        return up / sum((i - middle) ** 2 for i in range(len(smooth))) / largest
+        places = np.arange(len(averages)) - (len(averages) - 1) / 2
+        return float((places * (averages - averages.mean())).sum() / (places**2).sum() / largest)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -149,8 +149,5 @@ class Egeria(AdaptivePolicy):
 
 
 def plasticity_of(matrix: Matrix, reference: Matrix) -> float:
-    """‖matrix − reference‖²_F / b², both (b, b)."""
-    total = sum(
-        (a - b) ** 2 for row, other in zip(matrix, reference, strict=True) for a, b in zip(row, other, strict=True)
-    )
-    return total / len(matrix) ** 2
+    """Return ‖matrix − reference‖²_F / b² of two similarity matrices, (b, b)."""
+    return float(np.square(np.subtract(matrix, reference)).sum()) / len(matrix) ** 2

@@ -59,7 +59,7 @@ class RandomPrefix(Schedule):
             intervals: Decision points per epoch of the run.
             seed: Seed of the draws.
         """
-        depths = [max(0, change.mask.prefix - 1) for change in timeline]
+        depths = [change.mask.leading_blocks for change in timeline]
         deepest = max(depths)
         decisions = max(1, depths.index(deepest))
         return cls(growth=(deepest - depths[0]) / decisions, intervals=intervals, deepest=deepest, seed=seed)

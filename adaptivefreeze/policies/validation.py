@@ -97,7 +97,7 @@ class ValidationDriven(AdaptivePolicy):
             self._wait -= 1
             return None
         depth = signals.mask.depth
-        now = max(0, signals.mask.prefix - 1)
+        now = signals.mask.leading_blocks
         ahead = 1 if self.direction == DEEPER else -1
         if dropped:
             self._count = 0

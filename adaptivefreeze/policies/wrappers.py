@@ -1,4 +1,4 @@
-"""Wrappers that compose with any policy: a floor and a ceiling of depth, patience, start after a fraction."""
+"""Wrappers around any policy: a floor and a ceiling of depth, patience, and a delayed start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Wrapper(AdaptivePolicy):
-    """Passes everything on to `policy`. `name` follows a plus sign in specs: `autofreeze+ceiling:6`."""
+    """Base class of wrappers, which forward everything to the wrapped policy.
+
+    In specs, the name follows a plus sign: `autofreeze+ceiling:6`.
+
+    Args:
+        policy: The wrapped policy.
+        value: The argument of the wrapper.
+    """
 
     policy: Policy
     value: Any
@@ -66,7 +73,15 @@ class Wrapper(AdaptivePolicy):
 
 @dataclass
 class Floor(Wrapper):
-    """`+floor:K`: the embeddings and the first K blocks are frozen in any case; K may be a fraction of the depth."""
+    """Freezes at least the embeddings and the first blocks: `+floor:K`.
+
+    Args:
+        policy: The wrapped policy.
+        value: Number of blocks (int), or a fraction of the depth (float).
+
+    Raises:
+        RequestError: When `value` is out of range.
+    """
 
     name: ClassVar[str] = "floor"
 
@@ -88,7 +103,15 @@ class Floor(Wrapper):
 
 @dataclass
 class Ceiling(Wrapper):
-    """`+ceiling:K`: nothing above the first K blocks is ever frozen; K may be a fraction of the depth."""
+    """Freezes nothing above the first blocks: `+ceiling:K`.
+
+    Args:
+        policy: The wrapped policy.
+        value: Number of blocks (int), or a fraction of the depth (float).
+
+    Raises:
+        RequestError: When `value` is out of range.
+    """
 
     name: ClassVar[str] = "ceiling"
 
@@ -116,13 +139,21 @@ class Ceiling(Wrapper):
 
 @dataclass
 class Patience(Wrapper):
-    """`+patience:N`: a change holds when the policy has asked for one at N moments in a row before."""
+    """Delays a change until the policy has decided on one at several decision points in a row: `+patience:N`.
+
+    Args:
+        policy: The wrapped policy.
+        value: Number of earlier decision points in a row that a change needs.
+
+    Raises:
+        RequestError: When `value` is no whole number of 0 or more.
+    """
 
     name: ClassVar[str] = "patience"
     _asked: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_number(self.name, "the number of moments", self.value, 0, whole=True)
+        check_number(self.name, "the number of decision points", self.value, 0, whole=True)
 
     def update(self, signals: Signals) -> Decision | None:
         decision = super().update(signals)
@@ -146,18 +177,25 @@ class Patience(Wrapper):
 
 @dataclass
 class After(Wrapper):
-    """`+after:F`: nothing is frozen, and the policy is not asked, before the share F of the run's steps is done.
+    """Freezes nothing, and makes no decision, before a fraction of the run is over: `+after:F`.
 
-    Then what the policy starts with holds. With a static policy: full fine-tuning, and then its mask.
+    Then the initial mask of the policy holds. Around a static policy: full fine-tuning first, then its mask.
+
+    Args:
+        policy: The wrapped policy.
+        value: Fraction of the run, from 0 to 1.
+
+    Raises:
+        RequestError: When `value` is out of range.
     """
 
     name: ClassVar[str] = "after"
 
     def __post_init__(self) -> None:
-        check_number(self.name, "the share of the run", self.value, 0, 1)
+        check_number(self.name, "the fraction of the run", self.value, 0, 1)
 
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
-        mask = self.policy.initial_mask(stack)  # also where it is not used yet: the arguments must fit the model now
+        mask = self.policy.initial_mask(stack)  # raises now when the policy does not fit
         return FreezeMask(stack.depth) if self.value > 0 else mask
 
     def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
@@ -189,7 +227,7 @@ class After(Wrapper):
 
 
 def _with_mask(decision: Decision, mask: FreezeMask, signals: Signals) -> Decision:
-    """`decision` with `mask` instead. A change that was wanted and comes to nothing is worth no line of its own."""
+    """Replace the mask of a decision. A change that the wrapper prevents is not recorded in the timeline."""
     prevented = decision.mask != signals.mask and mask == signals.mask
     return replace(decision, mask=mask, reason="" if prevented else decision.reason)
 

@@ -128,8 +128,11 @@ def test_wrapped_specs_read_both_ways(spec, policy):
     [
         ("autofreeze+ceil:3", r"unknown policy|has no argument|Wrappers follow a policy: \+floor:, \+ceiling:"),
         ("bottom-up:2+ceiling:-1", "ceiling: depth must be a whole number of blocks"),
-        ("bottom-up:2+after:2", "after: the share of the run must be a number from 0 to 1, not 2"),
-        ("bottom-up:2+patience:0.5", "patience: the number of moments must be a whole number of 0 or more, not 0.5"),
+        ("bottom-up:2+after:2", "after: the fraction of the run must be a number from 0 to 1, not 2"),
+        (
+            "bottom-up:2+patience:0.5",
+            "the number of decision points must be a whole number of 0 or more, not 0.5",
+        ),
         ("linear:level=2", "linear: level must be a number from 0 to 1, not 2"),
         ("geometric:alpha=0", "geometric: alpha must be a number above 0 up to 1, not 0"),
         ("gradual-unfreezing:step=0", "step must be a whole number of 1 or more"),
