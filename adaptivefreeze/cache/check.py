@@ -66,7 +66,7 @@ def check_shape(hidden: torch.Tensor, batch: Batch, boundary: int) -> None:
     """Check that `hidden` has a vector for each token of each example.
 
     Raises:
-        Unsuitable: If it has not.
+        Unsuitable: If it does not.
     """
     expected = (batch.size,) if batch.tokens is None else (batch.size, batch.tokens)
     if tuple(hidden.shape[: len(expected)]) != expected:

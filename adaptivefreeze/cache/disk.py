@@ -149,9 +149,9 @@ class DiskRows:
             while offset + _RECORD.size <= size:
                 stream.seek(offset)
                 record = stream.read(_RECORD.size)
-                key, tokens, checksum, own = _RECORD.unpack(record)
+                key, tokens, checksum, record_checksum = _RECORD.unpack(record)
                 end = offset + _RECORD.size + tokens * file.token_bytes
-                if zlib.crc32(record[:-4]) != own or end > size:
+                if zlib.crc32(record[:-4]) != record_checksum or end > size:
                     logger.warning("%s is incomplete after %d bytes. The rows before are used.", path, offset)
                     break
                 self._index[fingerprint][key] = (len(self._files) - 1, offset + _RECORD.size, tokens, checksum)

@@ -20,6 +20,10 @@ class CacheState:
 
     Args:
         budget: Budget for rows in host memory, in bytes.
+
+    Attributes:
+        budget: The budget.
+        stats: Statistics of the latest run.
     """
 
     def __init__(self, budget: int) -> None:
@@ -68,9 +72,11 @@ class PrefixCache:
         RequestError: If a setting is invalid.
 
     Example:
-        >>> callback = FreezeCallback("bottom-up:6", cache=PrefixCache(memory="4GiB", disk="rows"))
-        >>> Trainer(model=model, args=args, train_dataset=train, callbacks=[callback]).train()
-        >>> callback.cache.stats.hit_rate
+        ```python
+        callback = FreezeCallback("bottom-up:6", cache=PrefixCache(memory="4GiB", disk="rows"))
+        Trainer(model=model, args=args, train_dataset=train, callbacks=[callback]).train()
+        print(callback.cache.stats.hit_rate)
+        ```
     """
 
     memory: str | int | None = None

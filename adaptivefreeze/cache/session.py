@@ -47,11 +47,17 @@ class CacheSession:
         stats: Statistics of this run.
 
     Example:
-        >>> with freeze(model, BottomUp(6), optimizer=optimizer) as run:
-        ...     session = CacheSession(PrefixCache(), model, run.stack)
-        ...     session.move(run.mask)
-        ...     train(model, optimizer)
-        ...     session.detach()
+        In a plain PyTorch loop:
+
+        ```python
+        with freeze(model, BottomUp(6), optimizer=optimizer) as run:
+            session = CacheSession(PrefixCache(), model, run.stack)
+            session.move(run.mask)
+            for epoch in range(3):
+                session.next_epoch()
+                train(model, optimizer)
+            session.detach()
+        ```
     """
 
     def __init__(self, cache: PrefixCache, model: nn.Module, stack: BlockStack) -> None:

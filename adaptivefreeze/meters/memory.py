@@ -26,9 +26,11 @@ class PeakMemory:
         bytes: The peak in bytes, available after exit.
 
     Example:
-        >>> with PeakMemory(torch.device("cpu")) as peak:
-        ...     trained = train()
-        >>> peak.bytes
+        ```python
+        with PeakMemory(torch.device("cpu")) as peak:
+            train()
+        print(peak.bytes)
+        ```
     """
 
     def __init__(self, device: torch.device, interval: float = 0.02) -> None:

@@ -1,5 +1,6 @@
 """Rows in memory and on disk: each row is returned as stored, within the budget, and never with altered values."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptivefreeze import PrefixCache, RequestError
+from adaptivefreeze.cache import CacheStats
 from adaptivefreeze.cache.disk import DiskRows
 from adaptivefreeze.cache.store import INDEX_BYTES, RowStore, Tiers
 
@@ -193,6 +195,7 @@ def test_a_folder_that_cannot_be_created_is_logged_and_ignored(tmp_path, caplog)
 def test_two_processes_share_a_folder(tmp_path):
     code = """
 import sys, torch
+from adaptivefreeze.cache import CacheStats
 from adaptivefreeze.cache.disk import DiskRows
 disk, first = DiskRows(sys.argv[1]), int(sys.argv[2])
 for n in range(first, first + 300):
@@ -222,3 +225,11 @@ def test_an_invalid_budget_is_one_sentence(size):
 def test_other_arguments_are_checked(options):
     with pytest.raises(RequestError, match="must"):
         PrefixCache(**options)
+
+
+def test_settings_are_immutable_and_compared_by_value():
+    cache = PrefixCache(memory="1GiB", dropout=0.1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cache.dropout = 0.2
+    assert cache == PrefixCache(memory="1GiB", dropout=0.1) != PrefixCache(memory="1GiB")
+    assert cache.stats == CacheStats()

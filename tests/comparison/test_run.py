@@ -226,11 +226,3 @@ def test_the_step_shape_is_that_of_padded_batches(task, texts, settings):
     assert step_shape(uneven, mixed).tokens == pytest.approx(200 * 8 / 9, abs=8)  # the expected longest of eight
     assert step_shape(uneven, settings).tokens < 130
     assert step_shape(uneven, replace(settings, batch_size=1)).tokens == pytest.approx(100.5, abs=0.5)
-
-
-def test_the_model_fingerprint_reaches_the_last_value_of_a_large_table():
-    # The embeddings of BERT-base: more values than float32 counts exactly.
-    table = torch.nn.Embedding.from_pretrained(torch.zeros(30522, 768, dtype=torch.bfloat16))
-    before = model_fingerprint(table)
-    table.weight[-1, -1] = 1
-    assert model_fingerprint(table) != before
