@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -93,7 +94,7 @@ class FreezeCallback(TrainerCallback):
         self._tower = tower
         self._run: FreezingRun | None = None
         self._patches = Patches()
-        self._guarded = False
+        self._guarded: WeakSet[Trainer] = WeakSet()
 
     @property
     def mask(self) -> FreezeMask | None:
@@ -153,8 +154,7 @@ class FreezeCallback(TrainerCallback):
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer = running_trainer()
         if trainer is not None:
-            self._guarded = True
-            on_failure(self._patches, trainer, "train", self.restore, permanent=True)
+            self._guard(trainer)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -251,10 +251,14 @@ class FreezeCallback(TrainerCallback):
         if trainer is not None and runner.collector.needs_gradients:
             on_raw_gradients(self._patches, trainer, model, lambda: runner.gradients_ready(trainer.state.global_step))
 
+    def _guard(self, trainer: Trainer) -> None:
+        """Restore the user's flags when `trainer.train()` raises."""
+        self._guarded.add(trainer)
+        on_failure(self._patches, trainer, "train", self.restore, permanent=True)
+
     def _patch(self, trainer: Trainer) -> None:
-        if not self._guarded:  # added to the Trainer after it was made: its train() is already running
-            self._guarded = True
-            on_failure(self._patches, trainer, "train", self.restore, permanent=True)
+        if trainer not in self._guarded:  # added after the Trainer was made: its train() is already running
+            self._guard(trainer)
             on_failure(self._patches, trainer, "training_step", self.restore)
         self._patches.replace(trainer, "log", self._log_with_summary)
 

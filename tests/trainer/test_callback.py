@@ -158,10 +158,14 @@ class _Breaks(Trainer):
         raise FloatingPointError("loss is NaN")
 
 
-def test_flags_come_back_after_an_exception_when_the_callback_was_added_later(tmp_path):
+@pytest.mark.parametrize("used_before", [False, True])
+def test_flags_are_restored_after_an_exception_when_the_callback_was_added_later(tmp_path, used_before):
     model = tiny_bert()
+    callback = FreezeCallback(BottomUp(2))
+    if used_before:
+        make_trainer(tiny_bert(), tmp_path, [callback], max_steps=1).train()
     trainer = make_trainer(model, tmp_path, cls=_Breaks)
-    trainer.add_callback(FreezeCallback(BottomUp(2)))
+    trainer.add_callback(callback)
     with pytest.raises(FloatingPointError):
         trainer.train()
     assert all(p.requires_grad for p in model.parameters())
