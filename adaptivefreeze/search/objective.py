@@ -83,13 +83,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of one training.
+    """The result of one training: validation score, seconds of its steps, and peak memory in bytes.
 
-    Args:
-        score: The metric on the validation examples.
-        seconds: Time of the training steps.
-        saved: Work that cached rows of earlier trials saved, as a share of a full fine-tuning.
-        memory: Peak memory in bytes, None if it was not measured.
+    `saved` is the work that cached rows of earlier trials saved, as a share of a full fine-tuning.
     """
 
     score: float
@@ -101,13 +97,7 @@ class Measurement:
 class Objective(ABC):
     """Trains the candidates of a search and scores them.
 
-    Args:
-        stack: The units of the model.
-        title: What is searched, for tables and plots.
-        epochs: Passes over the training examples.
-        cached: Whether trainings share a prefix cache.
-        rows: Folder of that cache's rows; they stay in memory if None.
-        shape: Shape of a training step, for the cost model.
+    With `cached`, all trainings share a prefix cache, whose rows are stored in the folder `rows` or in memory.
     """
 
     has_test = False
@@ -133,12 +123,7 @@ class Objective(ABC):
 
     @abstractmethod
     def measure(self, candidate: Candidate, replicate: Replicate, *, keep: bool) -> Measurement:
-        """Train, or read the result of an earlier training.
-
-        Args:
-            candidate: What to train.
-            replicate: The seed and fold.
-            keep: Whether to keep the trained model for `test`.
+        """Train, or read the result of an earlier training; with `keep` the model is kept for `test`.
 
         Raises:
             TrialFailed: If the training fails.
@@ -191,14 +176,6 @@ class TaskObjective(Objective):
 
     The runs of a candidate are stored in `runs`; those of a fold or of another learning rate in a study folder of
     their own below it. Trained models are kept for as long as their candidate may be chosen.
-
-    Args:
-        task: The task.
-        settings: Settings of every training.
-        folder: Output folder.
-        metric: One of `METRICS`.
-        folds: Number of folds, or None to validate on the validation split.
-        progress: Receives the progress of the trainings.
     """
 
     has_test = True

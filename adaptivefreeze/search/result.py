@@ -149,12 +149,8 @@ def outcomes_of(
 ) -> list[Outcome]:
     """Return an outcome for each candidate that was tried on exactly these replicates, in the order of the queue.
 
-    Args:
-        trials: All trials of the study.
-        replicates: Names of the replicates.
-        is_full: Whether a scenario is full fine-tuning.
-        greater_is_better: Whether the metric is maximized. The scores of a minimized metric are negated, so that
-            higher is better in the outcomes.
+    The scores of a minimized metric are negated: higher is better in the outcomes. `is_full` says whether a scenario
+    is full fine-tuning.
     """
     named = list(replicates)
     latest: dict[tuple[Any, ...], FrozenTrial] = {}
@@ -211,16 +207,9 @@ def conclude(
     replicates: int,
     greater_is_better: bool = True,
 ) -> tuple[str, ...]:
-    """Return the conclusion in sentences.
+    """Return the conclusion in sentences; `counted` names the replicates, such as `3 seeds`.
 
-    Args:
-        outcomes: What was searched.
-        best: k*.
-        fast: k_fast.
-        counted: The replicates in words: `3 seeds`, `5 folds`.
-        tolerance: How far from the best score is good enough.
-        replicates: How many scores a complete outcome has.
-        greater_is_better: Whether the metric is maximized. Such scores are given in percent, others as they are.
+    Scores of a maximized metric are given in percent, those of a minimized one as they are.
     """
     by_depth = best.depth is not None
     margin = f"{100 * tolerance:g} points" if greater_is_better else f"{tolerance:g}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ..comparison.compare import Interrupted, ProgressListener, check_seeds
 from ..comparison.folder import StudyFolder
 from ..comparison.records import task_record
 from ..comparison.result import write_json
+from ..comparison.scenarios import expand
 from ..comparison.settings import StudySettings
 from .objective import Candidate, Objective, Replicate, TaskObjective, TrialFailed
 from .options import SearchOptions
@@ -81,6 +83,8 @@ def search(
     objective = TaskObjective(task, settings, output, metric=options.metric, folds=options.folds, progress=progress)
     objective.check_metric(greater_is_better=options.greater_is_better)
     options.depths_of(objective.depth)
+    given = options.compared_with
+    options = replace(options, baselines=expand(given, objective.depth) if given else ())
     name = options.study_name or f"{Path(task.dataset).name}, {Path(task.model).name}"
     storage: BaseStorage | None = None
     if options.storage is not None:
@@ -90,29 +94,24 @@ def search(
     storage = storage or open_storage(None, output)
     process = None
     if options.workers > 1 and load is not None:
-        process = WorkerProcess(load, options, settings, output, name, worker_progress)
+        process = partial(run_process, load, options, settings, output, name, worker_progress)
     return conduct(objective, storage, name, options, rate=settings.learning_rate, process=process, folder=output)
 
 
-@dataclass(frozen=True)
-class WorkerProcess:
-    """What a further process of the same search does; picklable if `load` and `progress` are."""
-
-    load: Callable[[], Task]
-    options: SearchOptions
-    settings: StudySettings
-    output: Path
-    study_name: str
-    progress: ProgressContext
-
-    def __call__(self) -> None:
-        options, settings = self.options, self.settings
-        with self.progress() as progress:
-            objective = TaskObjective(
-                self.load(), settings, self.output, metric=options.metric, folds=options.folds, progress=progress
-            )
-            storage = open_storage(options.storage, self.output)
-            make_worker(objective, storage, self.study_name, options, settings.learning_rate).work()
+def run_process(
+    load: Callable[[], Task],
+    options: SearchOptions,
+    settings: StudySettings,
+    output: Path,
+    name: str,
+    progress: ProgressContext,
+) -> None:
+    """Do the work of a further process of the same search."""
+    with progress() as listener:
+        objective = TaskObjective(
+            load(), settings, output, metric=options.metric, folds=options.folds, progress=listener
+        )
+        make_worker(objective, open_storage(options.storage, output), name, options, settings.learning_rate).work()
 
 
 def identity_of(objective: Objective, options: SearchOptions) -> dict[str, object]:
@@ -148,16 +147,9 @@ def conduct(
     process: Callable[[], None] | None = None,
     folder: Path | None = None,
 ) -> DepthSearch:
-    """Run a search on any objective; see `search`.
+    """Run a search on any objective, with the result written to `folder`, if any; see `search`.
 
-    Args:
-        objective: Trains the candidates.
-        storage: Where the study is kept.
-        name: The study's name.
-        options: What is searched.
-        rate: The learning rate that samples vary.
-        process: What each further process does.
-        folder: Where the result is written, None to write nothing.
+    `rate` is the learning rate that samples vary, `process` what each further process does.
     """
     worker = make_worker(objective, storage, name, options, rate)
     planned, done = worker.queue.prepare()

@@ -66,10 +66,12 @@ class QuickPlan(DepthPlan):
         tolerance: The gain in score that is worth another training.
         cost: Depth -> predicted time of a run / that of full fine-tuning. A depth that would bring the sum above
             `budget` is not started.
+        percent: Whether scores are reported in percentage points.
     """
 
     tolerance: float
     cost: Callable[[int], float] = field(repr=False)
+    percent: bool = True
 
     def wanted(self, done: Scores) -> Sequence[int]:
         coarse = self.coarse()
@@ -102,18 +104,20 @@ class QuickPlan(DepthPlan):
         left = self.bounds(done) if set(self.coarse()) <= set(done) else {}  # a failed depth is reported elsewhere
         if not left:
             return None
+        scale, unit = (100, " points") if self.percent else (1, "")
         tried = f"{len(done)} of {len(self.depths)} depths were tried"
         best = max(done.values())
         gain = max(left.values()) - best
         if gain <= self.tolerance:
             return (
                 f"{tried}; if every further frozen block costs at least as much as the one before it, none of the "
-                f"others wins by more than {100 * self.tolerance:g} points."
+                f"others wins by more than {scale * self.tolerance:g}{unit}."
             )
+        reach = f"{scale * gain:.1f}{unit}" if self.percent else f"{gain:.3g}"
         able = ", ".join(str(depth) for depth, bound in sorted(left.items()) if bound - best > self.tolerance)
         spent = f"the budget of {budget(len(self.depths)):.1f} full fine-tunings was used up"
         ended = spent if self._next(done) is None else "one failed"
-        return f"{tried}, then {ended}; depth {able} might still win by up to {100 * gain:.1f} points."
+        return f"{tried}, then {ended}; depth {able} might still win by up to {reach}."
 
     def _next(self, done: Scores) -> int | None:
         best, bounds = max(done.values()), self.bounds(done)
@@ -141,14 +145,7 @@ def sampled_policies() -> dict[str, type[Policy]]:
 
 
 def sample_trial(trial: Trial, blocks: int, rate: float, replicates: Sequence[Replicate]) -> PlannedTrial:
-    """Return what a sampled trial trains: a policy with its parameters, and a learning rate.
-
-    Args:
-        trial: The trial whose sampler chooses.
-        blocks: Number of blocks of the model.
-        rate: The configured learning rate.
-        replicates: The seeds and folds to train on.
-    """
+    """Return what a sampled trial trains: a policy with its parameters, and a learning rate around `rate`."""
     sampled = sampled_policies()
     kind = trial.suggest_categorical("policy", tuple(sampled))
     chosen = sampled[kind]

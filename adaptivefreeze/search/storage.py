@@ -86,15 +86,7 @@ def open_study(
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
-    """Load the study `name`, or create it.
-
-    Args:
-        storage: Where the study is kept.
-        name: The study's name.
-        identity: What the study is about, as plain JSON; stored in its user attributes.
-        directions: The direction of each objective, by the name of its metric.
-        sampler: Optuna's default sampler if None.
-        pruner: No pruning if None.
+    """Load the study `name`, or create it with `identity`, what it is about, in its user attributes.
 
     Raises:
         RequestError: If the study was made for another task, model or kind of search. The study is not changed.

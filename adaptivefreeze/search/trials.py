@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from .objective import Candidate, Replicate, TrialFailed
+from .objective import Candidate, Measurement, Replicate, TrialFailed
 from .storage import StaleTrials, heartbeat, quiet_optuna
 
 logger = logging.getLogger(__name__)
@@ -31,20 +31,18 @@ DEPTH, BASELINE, SAMPLE, CHOSEN = "depth", "baseline", "sample", "chosen"
 Value = float | tuple[float, float]
 
 
+def record(trial: Trial, done: Sequence[Measurement]) -> None:
+    """Store the measurements of a trial so far."""
+    for name, field in ((SCORES, "score"), (SECONDS, "seconds"), (SAVED, "saved"), (MEMORY, "memory")):
+        trial.set_user_attr(name, [getattr(measured, field) for measured in done])
+
+
 class Superseded(Exception):
     """The trial need not be run, because another one does the same work."""
 
 
 class PlannedTrial:
-    """A trial to be queued.
-
-    Args:
-        candidate: What the trial trains.
-        replicates: The seeds and folds to train it on.
-        role: `DEPTH`, `BASELINE`, `SAMPLE` or `CHOSEN`.
-        params: Parameters that the study shows for the trial.
-        distributions: The distribution of each parameter.
-    """
+    """A trial to be queued; `params` and their `distributions` are what the study shows for it."""
 
     def __init__(
         self,
@@ -76,11 +74,8 @@ class TrialQueue:
     If two workers queue the same work at the same time, the first of the equal trials counts and the others fail
     without training. The trial of a dead worker is queued again by the first worker that notices.
 
-    Args:
-        study: The Optuna study.
-        plan: Returns the wanted trials.
-        sample: Says what a new trial of the study's sampler trains, for a sampled search.
-        samples: The number of trials that a sampled search wants, planned ones included.
+    A sampled search wants `samples` trials in all, planned ones included; `sample` returns what a new trial of the
+    study's sampler trains.
     """
 
     def __init__(
@@ -96,11 +91,7 @@ class TrialQueue:
         self._stale = StaleTrials(study)
 
     def prepare(self) -> tuple[int, int]:
-        """Queue planned trials that have no trial yet, or only failed ones.
-
-        Returns:
-            The number of planned trials, and how many of them are done.
-        """
+        """Queue planned trials that have no trial yet, or only failed ones; return how many are planned and done."""
         trials = self._trials()
         live = {work_key(trial.user_attrs) for trial in trials if trial.state in LIVE}
         done = {work_key(trial.user_attrs) for trial in trials if trial.state in DONE}

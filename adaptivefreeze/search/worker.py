@@ -24,18 +24,15 @@ from .trials import (
     BASELINE,
     DEPTH,
     ERROR,
-    MEMORY,
     RATE,
     REPLICATES,
     ROLE,
     SAMPLE,
-    SAVED,
     SCENARIO,
-    SCORES,
-    SECONDS,
     PlannedTrial,
     TrialQueue,
     Value,
+    record,
 )
 
 PRUNING_P = 0.1
@@ -43,21 +40,19 @@ _LARGEST_STEP = 2**31 - 1  # the largest step that a database column holds
 
 
 class Worker:
-    """One process's part in a search.
-
-    Args:
-        study: The Optuna study.
-        objective: Trains the candidates.
-        options: What is searched.
-        rate: The learning rate that samples vary.
-    """
+    """One process's part in a search; samples vary the learning rate `rate`."""
 
     def __init__(self, study: optuna.Study, objective: Objective, options: SearchOptions, rate: float) -> None:
         self.study, self.objective, self.options = study, objective, options
         self.replicates = replicates_of(options.seeds, options.folds)
         self.plan = DepthPlan(options.depths_of(objective.depth))
         if options.quick:
-            self.plan = QuickPlan(self.plan.depths, options.tolerance, lambda d: objective.cost(self._static(d)))
+            self.plan = QuickPlan(
+                self.plan.depths,
+                options.tolerance,
+                lambda depth: objective.cost(self._static(depth)),
+                percent=options.greater_is_better,
+            )
         self._searched = {self._static(depth).scenario for depth in self.plan.depths}
         self._baselines = [] if options.trials else self._choose_baselines()
         self._rows: dict[int, set[Path]] = {}  # depth -> the row files that its trial added
@@ -93,9 +88,7 @@ class Worker:
         return sorted(depths, key=lambda outcome: outcome.depth or 0), baselines
 
     def chosen(self) -> list[Candidate]:
-        """Return the candidates to score on the test split.
-
-        These are k*, k_fast and full fine-tuning; with two objectives also the whole Pareto front.
+        """Return k*, k_fast and full fine-tuning, to score on the test split; with `pareto` also the whole front.
 
         Raises:
             StudyFailed: If no candidate has a score.
@@ -167,8 +160,7 @@ class Worker:
                 trial.set_user_attr(ERROR, str(error))
                 raise
             done.append(found)
-            for name, field in ((SCORES, "score"), (SECONDS, "seconds"), (SAVED, "saved"), (MEMORY, "memory")):
-                trial.set_user_attr(name, [getattr(measured, field) for measured in done])
+            record(trial, done)
             if self.options.pareto:
                 continue  # Optuna has neither intermediate values nor pruning for several objectives
             # The same step for a replicate in every trial pairs the trials for the pruner's test.
@@ -224,11 +216,7 @@ def run_workers(work: Callable[[], None], count: int) -> None:
     """Run `work` in `count` processes until all have ended.
 
     With several GPUs each process uses one of them, in turn; the processes share the cores. A process that dies loses
-    only its current trial, which another worker runs again.
-
-    Args:
-        work: What each process does; must be picklable.
-        count: Number of processes.
+    only its current trial, which another worker runs again. `work` must be picklable.
     """
     context = multiprocessing.get_context("spawn")  # a forked child cannot use CUDA
     gpus = torch.cuda.device_count()

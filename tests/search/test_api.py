@@ -1,7 +1,9 @@
 """search_depth: the search with a Trainer of one's own; and the depth in Trainer's own hyper-parameter search."""
 
+import json
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import optuna
 import pytest
@@ -9,7 +11,7 @@ import torch
 from training import Sentences, tiny_bert
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from adaptivefreeze import BottomUp, DepthSearch, FreezeCallback, RequestError, search_depth
+from adaptivefreeze import BottomUp, DepthSearch, FreezeCallback, FreezeMask, Policy, RequestError, search_depth
 from adaptivefreeze.errors import StudyFailed
 
 
@@ -60,6 +62,74 @@ def test_it_finds_a_depth_with_a_metric_of_ones_own(tmp_path):
     assert not (tmp_path / "s" / "rows").exists()
     study = optuna.load_study(study_name=found.study, storage=f"sqlite:///{tmp_path}/s/study.db")
     assert [trial.params["depth"] for trial in study.trials] == [0, 1, 2, 3, 4]
+
+
+def test_a_minimized_metric_has_its_lowest_value_chosen_and_reported(tmp_path):
+    found = search_depth(
+        factory(tmp_path),
+        metric="loss",
+        greater_is_better=False,
+        seeds=(0, 1),
+        tolerance=0.05,
+        output_dir=tmp_path / "s",
+    )
+    means = {outcome.depth: outcome.mean for outcome in found.outcomes}
+    assert min(means.values()) > 0
+    assert found.best.mean == min(means.values())
+    assert found.fast.depth == max(depth for depth, mean in means.items() if mean <= found.best.mean + 0.05)
+    assert all(outcome.estimate.low <= outcome.mean <= outcome.estimate.high for outcome in found.outcomes)
+    likely = max(found.outcomes, key=lambda outcome: outcome.estimate.best)
+    assert likely.mean <= min(means.values()) + 0.05
+    assert f"({found.best.mean:.4g}" in found.conclusion[0]
+    assert "within 0.05 of it" in found.conclusion[0]
+    study = optuna.load_study(study_name=found.study, storage=f"sqlite:///{tmp_path}/s/study.db")
+    assert study.direction.name == "MINIMIZE"
+    assert study.best_value == found.best.mean
+    read = DepthSearch.from_json(json.loads((tmp_path / "s" / "search.json").read_text()))
+    assert read == replace(found, folder=None, ran=0)
+
+
+def test_a_trainer_with_model_init_scores_as_a_factory_and_is_left_as_it_was(tmp_path):
+    shared = trainer_of(tmp_path, model_init=lambda: tiny_bert(torch.initial_seed()), seed=7)
+    callbacks = list(shared.callback_handler.callbacks)
+
+    def make(seed):
+        return trainer_of(tmp_path, model_init=lambda: tiny_bert(torch.initial_seed()), seed=seed)
+
+    options = {"metric": "right", "depths": (0, 3), "seeds": (0, 1)}
+    reused = search_depth(shared, **options, output_dir=tmp_path / "s")
+    built = search_depth(make, **options)
+    assert [outcome.scores for outcome in reused.outcomes] == [outcome.scores for outcome in built.outcomes]
+    assert len({score for outcome in reused.outcomes for score in outcome.scores}) > 1
+    assert shared.callback_handler.callbacks == callbacks
+    assert (shared.args.seed, shared.args.data_seed) == (7, None)
+    again = search_depth(shared, **options, output_dir=tmp_path / "s")
+    assert (again.ran, again.outcomes) == (0, reused.outcomes)
+
+
+def test_a_trainer_without_model_init_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="has no model_init"):
+        search_depth(factory(tmp_path)(0), metric="right")
+
+
+@dataclass(frozen=True)
+class LastBlocks(Policy):
+    """A policy that is not registered."""
+
+    name = "last-blocks"
+    count: int
+
+    def initial_mask(self, stack):
+        return FreezeMask(stack.depth, blocks=range(stack.depth - self.count, stack.depth))
+
+
+def test_a_policy_object_without_a_spec_is_a_baseline(tmp_path):
+    options = {"metric": "right", "depths": (0, 4), "output_dir": tmp_path / "s"}
+    found = search_depth(factory(tmp_path), **options, baselines=(LastBlocks(2), "nothing"))
+    assert [outcome.scenario for outcome in found.baselines] == [str(LastBlocks(2))]
+    assert found.baselines[0].scores
+    assert "The best baseline is last-blocks" in found.conclusion[-1]
+    assert search_depth(factory(tmp_path), **options).ran == 0  # the object is not given now, nor needed
 
 
 def test_a_score_is_that_of_a_trainer_frozen_by_hand(tmp_path):

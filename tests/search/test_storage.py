@@ -173,6 +173,33 @@ def test_a_silent_trial_of_another_machine_is_run_again(task, tmp_path, monkeypa
     assert len(first.outcomes) == 5
 
 
+def test_a_running_trial_renews_its_heartbeat_until_it_ends(monkeypatch):
+    monkeypatch.setattr(storage_module, "HEARTBEAT_SECONDS", 0.01)
+    study = optuna.create_study()
+    trial = study.ask()
+    with storage_module.heartbeat(trial):
+        until = time.monotonic() + 60
+        while study.trials[0].user_attrs["heartbeat"] < 3:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    last = study.trials[0].user_attrs["heartbeat"]
+    time.sleep(0.1)
+    assert study.trials[0].user_attrs["heartbeat"] == last
+    assert study.trials[0].user_attrs["worker"] == this_worker()
+
+
+def test_a_stale_trial_is_queued_again_twice_and_no_more(monkeypatch):
+    monkeypatch.setattr(storage_module, "GRACE_SECONDS", -1)
+    study = optuna.create_study()
+    study.enqueue_trial({}, user_attrs={"scenario": "bottom-up:1"})
+    for _ in range(3):
+        study.ask().set_user_attr("worker", "elsewhere 1 1.0")
+        with storage_module.quiet_optuna():
+            storage_module.StaleTrials(study).requeue()
+    assert [t.user_attrs.get("scenario") for t in study.trials] == ["bottom-up:1"] * 3
+    assert all(trial.state == optuna.trial.TrialState.FAIL for trial in study.trials)
+
+
 def test_who_is_dead_and_who_is_not():
     assert not has_died(this_worker())
     assert not has_died(None)

@@ -1,0 +1,84 @@
+"""What is chosen, and the conclusion in sentences."""
+
+from dataclasses import replace
+
+import pytest
+
+from adaptivefreeze.search.objective import Replicate
+from adaptivefreeze.search.result import Outcome, choose, conclude, ranges
+from adaptivefreeze.search.runner import counted
+from adaptivefreeze.search.space import static_policy
+from adaptivefreeze.search.statistics import estimates
+
+
+def outcomes(scores, seconds=lambda depth: 10 - depth):
+    sure = estimates(scores, max(map(len, scores.values())))
+    return [
+        Outcome(
+            str(static_policy("bottom", depth)),
+            "depth",
+            depth=depth,
+            scores=tuple(s),
+            estimate=sure[depth],
+            seconds=seconds(depth),
+            speedup=seconds(0) / seconds(depth),
+        )
+        for depth, s in scores.items()
+    ]
+
+
+def said(found, tolerance=0.005):
+    replicates = max(len(outcome.scores) for outcome in found)
+    best, fast = choose(found, tolerance)
+    told = counted([Replicate(seed) for seed in range(replicates)])
+    return " ".join(conclude(found, best, fast, counted=told, tolerance=tolerance, replicates=replicates))
+
+
+def test_the_fast_one_is_the_deepest_within_the_tolerance():
+    found = outcomes({0: [0.900], 1: [0.904], 2: [0.899], 3: [0.898], 4: [0.850]})
+    best, fast = choose(found, 0.005)
+    assert (best.depth, fast.depth) == (1, 2)
+    assert choose(found, 0.006)[1].depth == 3
+    assert choose(found, 0.0)[1].depth == 1
+
+
+def test_of_equals_the_deeper_is_best():
+    assert choose(outcomes({0: [0.9], 3: [0.9]}), 0.0)[0].depth == 3
+
+
+def test_what_was_given_up_or_failed_is_not_chosen():
+    found = outcomes({0: [0.5, 0.5], 1: [0.9]})
+    found = [found[0], replace(found[1], pruned=True), Outcome("bottom-up:2", "depth", depth=2, error="no memory")]
+    assert [outcome.depth for outcome in choose(found, 0.005)] == [0, 0]
+    assert "1 was pruned before the last of 2 seeds" in said(found)
+    assert "2 failed and was not compared" in said(found)
+
+
+def test_depths_that_overlap_are_said_not_to_be_told_apart():
+    close = {depth: [0.90 + 0.001 * depth, 0.93, 0.91] for depth in range(5)} | {5: [0.5, 0.52, 0.51]}
+    assert "0 to 4 cannot be told apart with 3 seeds; 4 is 1.7× faster than full fine-tuning." in said(outcomes(close))
+
+
+def test_a_winner_by_far_is_said_to_be_one():
+    assert "The interval of 1 overlaps no other with 2 seeds." in said(outcomes({0: [0.5, 0.51], 1: [0.8, 0.81]}))
+
+
+def test_one_seed_is_said_to_give_no_interval():
+    assert "With one seed no interval can be given" in said(outcomes({0: [0.5], 1: [0.8]}))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [([3], "3"), ([0, 1], "0 and 1"), ([0, 1, 2, 5], "0 to 2 and 5"), ([7, 0, 1, 2, 4], "0 to 2, 4 and 7")],
+)
+def test_ranges(numbers, words):
+    assert ranges(numbers) == words
+
+
+def test_negated_outcomes_choose_the_lowest_score_and_keep_their_interval():
+    found = [outcome.negated() for outcome in outcomes({0: [2.1, 2.0], 1: [1.5, 1.6], 3: [1.57, 1.58]})]
+    best, fast = (outcome.negated() for outcome in choose(found, 0.05))
+    assert (best.depth, fast.depth) == (1, 3)
+    assert best.scores == (1.5, 1.6)
+    assert best.estimate.low <= best.mean <= best.estimate.high
+    assert best.negated().negated() == best
