@@ -23,6 +23,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBSt
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from ..comparison.folder import difference
@@ -264,4 +265,24 @@ def _open(url: str) -> BaseStorage:
         return proxy
     # SQLite's `timeout` is how long it waits for another process's write; PostgreSQL and MySQL use the other word.
     wait = {"timeout" if kind.startswith("sqlite") else "connect_timeout": CONNECT_SECONDS}
-    return RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
+    storage = RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
+    if kind.startswith("sqlite"):
+        _lock_before_reading(storage.engine)
+    return storage
+
+
+def _lock_before_reading(engine: Engine) -> None:
+    """Start every transaction with a write lock, because SQLite ignores `SELECT … FOR UPDATE`.
+
+    Optuna claims a waiting trial by reading and then writing its state; without the lock two workers can claim the
+    same trial.
+    """
+    engine.dispose()  # connections that are open already would not be configured
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_sqlalchemy(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
