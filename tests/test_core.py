@@ -12,6 +12,7 @@ from test_dependencies import PROJECT, normalized
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "tests" / "core_check.py"
+PATHS = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
 SENTENCE = 'run pip install "adaptivefreeze[lab]".'
 HIDE = """
 import json, runpy, sys
@@ -24,10 +25,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def core_distributions() -> set[str]:
-    """The core's dependencies and theirs."""
+def installed_distributions(*extras: str) -> set[str]:
+    """The dependencies of the core and of `extras`, and theirs."""
     found: set[str] = set()
-    waiting = [Requirement(requirement) for requirement in PROJECT["dependencies"]]
+    groups = (PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] for extra in extras))
+    waiting = [Requirement(requirement) for group in groups for requirement in group]
     while waiting:
         requirement = waiting.pop()
         name = normalized(requirement.name)
@@ -35,6 +37,13 @@ def core_distributions() -> set[str]:
             found.add(name)
             waiting += map(Requirement, requires(requirement.name) or ())
     return found
+
+
+def python_without_the_rest(*extras: str) -> list[str]:
+    """A command that runs a script without the packages that only other extras install."""
+    installed = installed_distributions(*extras)
+    hidden = [m for m, names in packages_distributions().items() if not installed & {normalized(n) for n in names}]
+    return [sys.executable, "-c", HIDE, json.dumps([module for module in hidden if module != "adaptivefreeze"])]
 
 
 def check_core(command: list[str], folder: Path, **environment: str) -> None:
@@ -50,10 +59,15 @@ def check_core(command: list[str], folder: Path, **environment: str) -> None:
 
 
 def test_it_imports_and_trains_without_the_packages_of_the_extras(tmp_path):
-    core = core_distributions()
-    hidden = [m for m, names in packages_distributions().items() if not core & {normalized(name) for name in names}]
-    hidden.remove("adaptivefreeze")
-    assert {"datasets", "optuna", "sklearn", "matplotlib"} <= set(hidden)
-    paths = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
-    check_core([sys.executable, "-c", HIDE, json.dumps(hidden), str(SCRIPT)], tmp_path, PYTHONPATH=paths)
+    command = python_without_the_rest()
+    assert {"datasets", "optuna", "sklearn", "matplotlib"} <= set(json.loads(command[-1]))
+    check_core([*command, str(SCRIPT)], tmp_path, PYTHONPATH=PATHS)
     assert not list(tmp_path.glob("runs"))
+
+
+def test_a_depth_is_searched_with_the_search_extra_alone(tmp_path):
+    command = [*python_without_the_rest("search"), str(REPOSITORY / "tests" / "search_check.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "best" in done.stdout

@@ -41,14 +41,14 @@ def expand(scenarios: Iterable[str | Policy], depth: int) -> tuple[Policy, ...]:
         ['bottom-up:0', 'bottom-up:1', 'bottom-up:2', 'bottom-up:3']
     """
     policies: dict[str, Policy] = {}
-    parsed = parse_scenarios(scenarios)
-    for policy in (p for one in parsed for p in ((one,) if isinstance(one, Policy) else _SETS[one](depth))):
-        known = policies.setdefault(str(policy), policy)
-        if known != policy:
-            raise RequestError(
-                f"two different scenarios are called {str(policy)!r}: make {type(policy).__name__} a dataclass, or "
-                "give it a __str__ that tells them apart."
-            )
+    for scenario in parse_scenarios(scenarios):
+        for policy in (scenario,) if isinstance(scenario, Policy) else _SETS[scenario](depth):
+            known = policies.setdefault(str(policy), policy)
+            if known != policy:
+                raise RequestError(
+                    f"two different scenarios are called {str(policy)!r}: make {type(policy).__name__} a dataclass, or "
+                    "give it a __str__ that distinguishes them."
+                )
     if not policies:
         raise RequestError("no scenario was given: name policies such as bottom-up:3, or a set such as paper.")
     return tuple(policies.values())

@@ -1,4 +1,4 @@
-"""For the same bill: epochs by the cost model, put right by the clock."""
+"""Runs of equal time: epochs predicted by the cost model and corrected by measured time."""
 
 from dataclasses import replace
 

@@ -99,7 +99,7 @@ def test_classification_has_no_entities(texts, settings):
     assert run.validation[-1].entity_f1 is None
 
 
-def test_the_freezing_callbacks_work_is_inside_the_clock_and_the_listeners_outside(task, settings, model, monkeypatch):
+def test_training_time_includes_the_freezing_callback_and_excludes_listeners(task, settings, model, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(step_timer, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
@@ -108,14 +108,14 @@ def test_the_freezing_callbacks_work_is_inside_the_clock_and_the_listeners_outsi
 
     monkeypatch.setattr(FreezeCallback, "on_step_begin", lambda *a, **k: takes(1), raising=False)
     monkeypatch.setattr(FreezeCallback, "on_step_end", lambda *a, **k: takes(2), raising=False)
-    heard = []
+    calls = []
 
-    def listen(*step):
-        heard.append(step)
+    def on_step(*step):
+        calls.append(step)
         takes(100)
 
-    run = run_scenario(task, Nothing(), 0, settings, model=model, on_step=listen)
-    assert heard == [(step, 6) for step in range(1, 7)]
+    run = run_scenario(task, Nothing(), 0, settings, model=model, on_step=on_step)
+    assert calls == [(step, 6) for step in range(1, 7)]
     assert run.train_seconds == 6 * 3
     assert [point.seconds for point in run.validation] == [9, 18]
     assert run.samples_per_second == 48 / 18
@@ -201,11 +201,11 @@ def test_a_warm_up_trains_a_few_steps_and_survives_a_failure(task, settings, mon
     assert len(steps) == 3
 
     def fail(*args, **kwargs):
-        raise RuntimeError("no room")
+        raise RuntimeError("no memory")
 
     monkeypatch.setattr(Trainer, "training_step", fail)
     warm_up(task, settings)
-    assert "The warm-up failed (no room)" in caplog.text
+    assert "The warm-up failed (no memory)" in caplog.text
 
 
 def test_a_fingerprint_is_of_the_weights(task):

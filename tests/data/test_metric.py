@@ -1,4 +1,4 @@
-"""The scores are scikit-learn's and seqeval's own, and anybody can load them with evaluate, offline."""
+"""The scores are those of scikit-learn and seqeval, and evaluate loads them offline."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_class_scores_are_those_of_the_report():
         assert row["support"] == report[name]["support"]
 
 
-_ANYBODY = """
+_SCRIPT = """
 import json, sys
 import evaluate
 metric = evaluate.load(sys.argv[1])
@@ -97,10 +97,10 @@ assert "adaptivefreeze" not in sys.modules
 """
 
 
-def test_anybody_can_load_it_with_evaluate_and_no_network(tmp_path):
+def test_evaluate_loads_it_without_network_access(tmp_path):
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", _ANYBODY, str(METRIC)],
+        [sys.executable, "-c", _SCRIPT, str(METRIC)],
         capture_output=True,
         text=True,
         env=environment,
