@@ -94,8 +94,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path)
