@@ -2,19 +2,9 @@
 
 from .autofreeze import AutoFreeze
 from .autorgn import AutoRGN
-from .base import (
-    AdaptivePolicy,
-    Decision,
-    DecisionPoints,
-    Norms,
-    Policy,
-    Schedule,
-    Signals,
-    StepCosts,
-    Trial,
-    is_full_fine_tuning,
-)
+from .base import AdaptivePolicy, Policy, Schedule, Trial, is_full_fine_tuning
 from .budget import Budget
+from .decision import Decision, DecisionPoints, Norms, Signals, StepCosts
 from .egeria import Egeria
 from .freezeout import FreezeOut
 from .grades import GradES

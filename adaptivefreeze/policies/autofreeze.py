@@ -11,7 +11,8 @@ import numpy as np
 
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number, intervals
-from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, Trial
+from .base import AdaptivePolicy, Policy, Trial
+from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

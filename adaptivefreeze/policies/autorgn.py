@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
 from .arguments import check_number, intervals
-from .base import AdaptivePolicy, Decision, DecisionPoints, Norms, Signals
+from .base import AdaptivePolicy
+from .decision import Decision, DecisionPoints, Norms, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

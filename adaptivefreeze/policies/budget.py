@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
 from .arguments import check_flag, check_number
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals, StepCosts
+from .base import AdaptivePolicy
+from .decision import Decision, DecisionPoints, Signals, StepCosts
 from .registry import register_policy
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Budget(AdaptivePolicy):
     _last: int = field(default=0, init=False, repr=False, compare=False)
     _moved: int = field(default=0, init=False, repr=False, compare=False)
     _came_from: int = field(default=0, init=False, repr=False, compare=False)
-    _asked: int = field(default=0, init=False, repr=False, compare=False)
+    _decided: int = field(default=0, init=False, repr=False, compare=False)
     _pace: float = field(default=1.0, init=False, repr=False, compare=False)  # the last recorded one
     _importance: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -90,7 +91,7 @@ class Budget(AdaptivePolicy):
         assert signals.costs is not None
         costs, step = signals.costs, signals.step
         now = signals.mask.leading_blocks
-        self._asked += 1
+        self._decided += 1
         self._learn(signals.importance or {})
         # Add the cost of the steps since the last decision point: measured if possible, else predicted.
         self._spent += self._cost(costs, now, self._came_from, self._last - self._moved, step - self._moved)
@@ -115,7 +116,7 @@ class Budget(AdaptivePolicy):
         money = max(0.0, self.ratio * signals.total_steps - self._spent)
         steps = {now: self._affordable(costs, now, self._came_from, signals.step - self._moved, money)}
         goal = now
-        if self._asked > LEARNED:
+        if self._decided > LEARNED:
             steps |= {k: self._affordable(costs, k, now, 0, money) for k in range(now + 1, signals.mask.depth + 1)}
             worth = {k: self._trained(k, signals.mask.depth) * min(left, found) for k, found in steps.items()}
             best = max(worth, key=lambda k: worth[k])
@@ -129,7 +130,9 @@ class Budget(AdaptivePolicy):
         shown = f"budget {self.ratio:g}: {self._spent / signals.total_steps:.2f} spent"
         if goal != now:
             gained = worth[goal] / worth[now]
-            moving = self._moving(signals, now, goal, f"{shown}, what it buys is worth {gained:.1f} times as much")
+            moving = self._moving(
+                signals, now, goal, f"{shown}, the remaining steps are worth {gained:.1f} times as much"
+            )
             return replace(moving, pace=pace)
         return Decision(
             signals.mask, f"{shown}, the schedule passes {pace:.2f} times as fast" if told else "", pace=pace
@@ -166,7 +169,9 @@ class Budget(AdaptivePolicy):
         if not plans:
             if over < 0 or now == depth:
                 return None
-            return self._moving(signals, now, depth, f"with all blocks frozen it still takes more than {self.ratio:g}")
+            return self._moving(
+                signals, now, depth, f"even with all blocks frozen the run takes more than {self.ratio:g}"
+            )
         if over > 0:
             _, wait, goal = min(plans)
         else:
@@ -175,7 +180,7 @@ class Budget(AdaptivePolicy):
             return None
         if over < 0 and to_go - wait < gap:  # too few steps to learn anything
             return None
-        shown = f"{self._spent / signals.total_steps:.2f} spent, {held / signals.total_steps:.2f} if held"
+        shown = f"{self._spent / signals.total_steps:.2f} spent, {held / signals.total_steps:.2f} at this depth"
         return self._moving(signals, now, goal, f"budget {self.ratio:g}: {shown}")
 
     def _plan(self, costs: StepCosts, now: int, goal: int, over: float, to_go: int) -> tuple[float, int, int] | None:
@@ -250,7 +255,7 @@ class Budget(AdaptivePolicy):
             "last": self._last,
             "moved": self._moved,
             "came_from": self._came_from,
-            "asked": self._asked,
+            "decided": self._decided,
             "pace": self._pace,
             "importance": self._importance,
         }
@@ -258,5 +263,5 @@ class Budget(AdaptivePolicy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._spent, self._last = state["spent"], state["last"]
         self._moved, self._came_from = state["moved"], state["came_from"]
-        self._asked, self._pace = state["asked"], state["pace"]
+        self._decided, self._pace = state["decided"], state["pace"]
         self._importance = dict(state["importance"])

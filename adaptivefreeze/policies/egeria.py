@@ -10,7 +10,8 @@ import numpy as np
 
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number, intervals
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .base import AdaptivePolicy
+from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Egeria(AdaptivePolicy):
         if mask.prefix and self._rate is not None and signals.learning_rate <= self._rate / 10:
             self._rate, self._history, self._largest = None, {}, {}
             return Decision(
-                FreezeMask(depth), f"the learning rate fell tenfold, to {signals.learning_rate:.2g}: all thaw"
+                FreezeMask(depth),
+                f"the learning rate fell tenfold, to {signals.learning_rate:.2g}: all blocks unfreeze",
             )
         front = mask.leading_blocks
         if not plasticity or not self._bootstrapped(plasticity) or front >= depth - 1:

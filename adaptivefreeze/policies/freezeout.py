@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import EMBEDDINGS, FreezeMask, block_name
 from .arguments import check_number
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .base import AdaptivePolicy
+from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_number
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .base import AdaptivePolicy
+from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

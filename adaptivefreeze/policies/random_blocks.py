@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
 from .arguments import check_number
-from .base import Schedule, Signals
+from .base import Schedule
+from .decision import Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

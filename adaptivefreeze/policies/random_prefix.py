@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
 from .arguments import check_number, intervals
-from .base import DecisionPoints, Schedule, Signals
+from .base import Schedule
+from .decision import DecisionPoints, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

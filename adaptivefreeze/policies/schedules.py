@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..model.mask import FreezeMask
 from .arguments import check_number
-from .base import Policy, Schedule, Signals, Trial
+from .base import Policy, Schedule, Trial
+from .decision import Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from ..errors import RequestError
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_flag, check_number, intervals
 from .attention import AttentionPredictor, History, read_predictor
-from .base import AdaptivePolicy, Decision, DecisionPoints, Signals
+from .base import AdaptivePolicy
+from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

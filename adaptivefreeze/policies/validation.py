@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..errors import RequestError
 from ..model.mask import FreezeMask
 from .arguments import check_choice, check_number
-from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals, Trial
+from .base import AdaptivePolicy, Policy, Trial
+from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
 
 if TYPE_CHECKING:

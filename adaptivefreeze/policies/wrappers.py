@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_depth, check_number, depth_of
-from .base import AdaptivePolicy, Decision, DecisionPoints, Policy, Signals
+from .base import AdaptivePolicy, Policy
+from .decision import Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
@@ -150,7 +151,7 @@ class Patience(Wrapper):
     """
 
     name: ClassVar[str] = "patience"
-    _asked: int = field(default=0, init=False, repr=False, compare=False)
+    _in_a_row: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_number(self.name, "the number of decision points", self.value, 0, whole=True)
@@ -158,21 +159,21 @@ class Patience(Wrapper):
     def update(self, signals: Signals) -> Decision | None:
         decision = super().update(signals)
         if decision is None or decision.mask == signals.mask:
-            self._asked = 0
+            self._in_a_row = 0
             return decision
-        self._asked += 1
-        if self._asked > self.value:
-            self._asked = 0
+        self._in_a_row += 1
+        if self._in_a_row > self.value:
+            self._in_a_row = 0
             return decision
-        reason = decision.reason and f"{decision.reason}; asked {self._asked} times, waits for {self.value + 1}"
+        reason = decision.reason and f"{decision.reason}; decision {self._in_a_row} of {self.value + 1} in a row"
         return replace(decision, mask=signals.mask, reason=reason)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "asked": self._asked}
+        return {**super().state_dict(), "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._asked = state["asked"]
+        self._in_a_row = state["in_a_row"]
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..model.blocks import BlockStack
 from ..model.mask import block_name
-from ..policies.base import Norms
+from ..policies.decision import Norms
 
 Reading = dict[str, float] | dict[str, Norms] | dict[str, list[float]] | dict[str, list[list[float]]]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack
-from ..policies.base import Norms
+from ..policies.decision import Norms
 from .activations import Similarities
 from .base import Measure
 from .costs import Costs

@@ -11,7 +11,7 @@ from torch import nn
 from ..model.blocks import BlockStack
 from ..model.cost import FILLING, StepCost, StepShape, cost_ratio, predict
 from ..model.mask import FreezeMask
-from ..policies.base import StepCosts
+from ..policies.decision import StepCosts
 from .profiler import StepProfiler
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack
-from ..policies.base import Norms
+from ..policies.decision import Norms
 from .base import Measure, at_least_float32, block_names, norms_of
 
 
