@@ -44,14 +44,16 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
         if isinstance(value, dict):
             if name != "set":
                 raise RequestError(f"--config {path}: {key} is a table, but only set may be one: write {key} = …")
-            value = [f"{field}={_word(item)}" for field, item in value.items()]
+            value = [f"{field}={_text(item)}" for field, item in value.items()]
         options[name] = value
     return options
 
 
-def _word(item: Any) -> str:
+def _text(item: Any) -> str:
+    """A value of a `set` table as `--set` accepts it."""
     return item if isinstance(item, str) else json.dumps(item)
 
 
 def _listed(known: Collection[str]) -> str:
+    """Names of options as on the command line."""
     return ", ".join(sorted(name.replace("_", "-") for name in known))

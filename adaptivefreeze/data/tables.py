@@ -1,7 +1,8 @@
 """Read tables of texts and their classes: csv, jsonl and parquet files.
 
-The values are read as they are written. The readers of `datasets` guess types: the class `01` becomes `1`, a text that
-is a date becomes a timestamp, and their errors name no line.
+The values are read as they are written. The readers of `datasets` are not used, because they guess types (the class
+`01` becomes `1`, a date becomes a timestamp), can read a csv row with an extra field as shifted columns without an
+error, and do not name the line of an error.
 """
 
 import csv

@@ -106,6 +106,7 @@ def test_parquet_gives_the_same_texts(tmp_path):
     ("name", "text", "sentence"),
     [
         ("a.csv", "text,label\nx,1\ny,0,2\n", "line 3: 3 fields where the header names 2"),
+        ("a.csv", "text,label\ny,0,2\nx,1\n", "line 2: 3 fields where the header names 2"),
         ("a.csv", 'text,label\n"two\nlines",1\ny\n', "line 4: 1 fields where the header names 2"),
         ("a.csv", "sentence,label\nx,1\n", "line 2: there is no column 'text', only 'sentence', 'label'"),
         ("a.csv", "text,label\nx,\n", "line 2: the label is ''"),
