@@ -32,5 +32,5 @@ def test_the_core_alone_installs_and_trains(tmp_path):
     assert not (packages / "datasets").exists()
     own, whole = megabytes(packages / "adaptivefreeze"), megabytes(tmp_path / "venv")
     print(f"adaptivefreeze {own:.2f} MB of {whole:.0f} MB installed")
-    assert own < 2
+    assert own < 5
     check_core([str(python), str(SCRIPT)], tmp_path)
