@@ -117,7 +117,7 @@ class DepthSearch:
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
-        """Candidates of which no training ended."""
+        """The candidates without a finished training."""
         return tuple(outcome for outcome in (*self.outcomes, *self.baselines) if outcome.error is not None)
 
     def to_json(self) -> dict[str, Any]:

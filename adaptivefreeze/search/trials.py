@@ -119,22 +119,33 @@ class TrialQueue:
                     return
 
     def _run_one(self, objective: Callable[[Trial], Value]) -> None:
-        def claimed(trial: Trial) -> Value:
-            with heartbeat(trial):
-                if SCENARIO in trial.user_attrs:
-                    self._refuse_superseded(trial)
-                elif self._sample is None:
-                    raise Superseded("another worker took the last waiting trial")
-                else:
-                    for name, value in self._sample(trial).attributes.items():
-                        trial.set_user_attr(name, value)
-                self.ran += 1
-                return objective(trial)
-
+        trial = self.study.ask()
+        value, state = None, TrialState.FAIL
         try:
-            self.study.optimize(claimed, n_trials=1, catch=(TrialFailed, Superseded))
-        except UpdateFinishedTrialError:
-            logger.warning("A trial of this worker was given to another one, because its heartbeat had stopped.")
+            with heartbeat(trial):
+                self._prepare_trial(trial)
+                self.ran += 1
+                value, state = objective(trial), TrialState.COMPLETE
+        except optuna.TrialPruned:
+            state = TrialState.PRUNED
+        except (TrialFailed, Superseded, UpdateFinishedTrialError) as error:
+            logger.debug("Trial %d failed: %s", trial.number, error)
+        finally:
+            try:
+                # Without a state, Optuna fails a trial whose value is not a number.
+                self.study.tell(trial, value, None if state == TrialState.COMPLETE else state)
+            except (ValueError, UpdateFinishedTrialError):
+                logger.warning("Trial %d was given to another worker, because its heartbeat had stopped.", trial.number)
+
+    def _prepare_trial(self, trial: Trial) -> None:
+        """Say what the trial trains, unless it was planned."""
+        if SCENARIO in trial.user_attrs:
+            self._refuse_superseded(trial)
+        elif self._sample is None:
+            raise Superseded("another worker took the last waiting trial")
+        else:
+            for name, found in self._sample(trial).attributes.items():
+                trial.set_user_attr(name, found)
 
     def _refuse_superseded(self, trial: Trial) -> None:
         mine = work_key(trial.user_attrs)

@@ -81,7 +81,7 @@ class Worker:
         )
         if self.options.trials:
             samples = [outcome for outcome in found if outcome.role == SAMPLE]
-            return sorted(samples, key=lambda o: -o.mean if o.estimate else 0.0), []
+            return sorted(samples, key=lambda o: (o.estimate is None, -o.mean if o.estimate else 0.0)), []
         depths = [outcome for outcome in found if outcome.scenario in self._searched and outcome.role == DEPTH]
         names = {candidate.scenario for candidate in self._baselines}
         baselines = [outcome for outcome in found if outcome.scenario in names and outcome.role == BASELINE]
