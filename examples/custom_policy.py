@@ -17,13 +17,8 @@ from typing import ClassVar
 
 import _smoke
 from datasets import load_dataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import AutoModelForSequenceClassification as AutoClassifier
+from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from adaptivefreeze import (
     AdaptivePolicy,
@@ -32,7 +27,6 @@ from adaptivefreeze import (
     DecisionPoints,
     FreezeCallback,
     FreezeMask,
-    RequestError,
     Signals,
     parse_policy,
     register_policy,
@@ -53,10 +47,6 @@ class ProbeThenTune(AdaptivePolicy):
     name: ClassVar[str] = "probe-then-tune"
     share: float = 0.2
     k: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.k < 0:
-            raise RequestError(f"probe-then-tune: share must be between 0 and 1 and k at least 0, not {self}.")
 
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask.first(stack.depth, stack.depth)
@@ -80,11 +70,11 @@ def main() -> None:
 
     if options.smoke:
         data, tokenizer = _smoke.reviews(), _smoke.tokenizer()
-        model = AutoModelForSequenceClassification.from_config(_smoke.bert())
+        model = AutoClassifier.from_config(_smoke.bert())
     else:
         data = load_dataset("cornell-movie-review-data/rotten_tomatoes")
         tokenizer = AutoTokenizer.from_pretrained(options.model)
-        model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=2)
+        model = AutoClassifier.from_pretrained(options.model, num_labels=2)
     train = data["train"].map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=128), batched=True)
 
     policy = parse_policy(options.policy)
@@ -94,9 +84,7 @@ def main() -> None:
         model=model,
         args=TrainingArguments(
             options.output,
-            num_train_epochs=3,
             per_device_train_batch_size=2 if options.smoke else 16,
-            learning_rate=5e-5,
             save_strategy="no",
             report_to="none",
         ),

@@ -13,11 +13,9 @@ from __future__ import annotations
 import argparse
 
 import _smoke
-import numpy as np
 from datasets import load_dataset
 from seqeval.metrics import f1_score
 from transformers import (
-    AutoConfig,
     AutoModelForTokenClassification,
     AutoTokenizer,
     DataCollatorForTokenClassification,
@@ -46,8 +44,7 @@ def main() -> None:
     if options.smoke:
         model = AutoModelForTokenClassification.from_config(_smoke.bert(len(tags)))
     else:
-        config = AutoConfig.from_pretrained(options.model, num_labels=len(tags))
-        model = AutoModelForTokenClassification.from_pretrained(options.model, config=config)
+        model = AutoModelForTokenClassification.from_pretrained(options.model, num_labels=len(tags))
 
     def encode(batch):
         """Tokenize words; a word's first subword carries its tag, the others are ignored by the loss."""
@@ -60,10 +57,9 @@ def main() -> None:
         return encoded
 
     def entity_f1(evaluated):
-        pairs = zip(evaluated.predictions.argmax(-1), evaluated.label_ids, strict=True)
-        kept = [(predicted[gold != -100], gold[gold != -100]) for predicted, gold in pairs]
-        predicted, gold = ([[tags[tag] for tag in np.asarray(row)] for row in rows] for rows in zip(*kept, strict=True))
-        return {"entity_f1": f1_score(gold, predicted)}
+        rows = zip(evaluated.label_ids, evaluated.predictions.argmax(-1), strict=True)
+        pairs = [([tags[t] for t in gold[gold >= 0]], [tags[t] for t in found[gold >= 0]]) for gold, found in rows]
+        return {"entity_f1": f1_score(*map(list, zip(*pairs, strict=True)))}
 
     data = data.map(encode, batched=True, remove_columns=data["train"].column_names)
     freezing = FreezeCallback(options.policy, cache=True)
@@ -87,9 +83,7 @@ def main() -> None:
     trainer.train()
     stats = freezing.cache.stats
     print(f"frozen: {freezing.mask}")
-    print(
-        f"cache: {stats.hit_rate:.0%} of the examples found, about {stats.seconds_saved:.0f} s of forward passes saved"
-    )
+    print(f"cache: {stats.hit_rate:.0%} of the examples found, about {stats.seconds_saved:.0f} s saved")
     print(f"test entity F1: {trainer.evaluate(data['test'])['eval_entity_f1']:.4f}")
 
 
