@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 import math
 import random
@@ -95,6 +96,8 @@ def check_policy(
     - `needs` names known signals, and `update` uses no others.
     - A change of the mask has a reason of one line. Learning-rate factors and pace are in range.
     - Decisions depend on arguments and signals alone, not on global random generators.
+    - A decision point at which a measured signal or a metric is NaN or infinite changes nothing: later decisions are
+      those of a run without it.
     - `state_dict` is plain JSON. A run that is resumed from it makes the same decisions.
     - `reset` clears the state of an earlier run.
     - `parse_policy` reads `str(policy)` back to an equal policy, if the class is registered.
@@ -124,6 +127,8 @@ def check_policy(
         _check_initial_mask(make(), stack)
         for run in runs:
             _check_run(make, stack, run)
+    if not isinstance(first, Wrapper):  # one may count decision points, as `+patience` does
+        _check_non_finite(make, stacks[-1], runs[0])
     for wrapper, value in _WRAPPERS if wrappers else ():
         wrapped = functools.partial(_wrap, make, wrapper, value)
         _check_initial_mask(wrapped(), stacks[-1])
@@ -137,6 +142,7 @@ def simulate(
     *,
     resume_at: int | None = None,
     make: Callable[[], Policy] | None = None,
+    alter: Callable[[Signals], Signals | None] | None = None,
 ) -> Iterator[Step]:
     """Simulate a training run and yield the decisions of `policy`.
 
@@ -146,6 +152,8 @@ def simulate(
         run: The run to simulate.
         resume_at: Number of steps after which the run is interrupted: the state goes through JSON into a new policy.
         make: Makes the new policy for `resume_at`.
+        alter: Called with the signals of each decision point; returns those that the policy receives instead, or None
+            to leave out the decision point.
     """
     policy.reset()
     mask = policy.initial_mask(stack)
@@ -157,7 +165,8 @@ def simulate(
         for after_evaluation in [False] * (step in points.steps) + [True] * evaluated:
             _check(isinstance(policy, AdaptivePolicy), f"{policy} has decision points, but is no AdaptivePolicy.")
             signals = simulated_signals(stack, run, step, mask, evaluated=after_evaluation, ahead=ahead)
-            decision = _update(policy, signals)
+            altered = signals if alter is None else alter(signals)
+            decision = None if altered is None else _update(policy, altered)
             if decision is not None:
                 yield Step(step, mask, decision)
                 mask, pace = decision.mask, decision.pace or pace
@@ -288,6 +297,55 @@ def _check_run(make: Callable[[], Policy], stack: BlockStack, run: Run) -> None:
             f"{policy} decides differently when it is resumed after step {resume_at} of {run.total_steps}: state_dict "
             "and load_state_dict must pass on all of its state.",
         )
+
+
+def _check_non_finite(make: Callable[[], Policy], stack: BlockStack, run: Run) -> None:
+    if not make().needs - set(COSTS) and not make().decision_points(run.total_steps, run.steps_per_epoch).evaluations:
+        return
+    points: list[Signals] = []
+    list(simulate(make(), stack, run, alter=lambda signals: points.append(signals) or signals))  # type: ignore[func-returns-value]
+    for index in sorted({0, len(points) // 2} if points else ()):
+        for number in (math.nan, math.inf):
+            spoiled = list(simulate(make(), stack, run, alter=_at(index, lambda s: _spoil(s, number))))  # noqa: B023
+            for step in spoiled:
+                _check_decision(make(), step, stack)
+            skipped = list(simulate(make(), stack, run, alter=_at(index, lambda signals: None)))
+            kept = [step for step in spoiled if step.step != points[index].step or not _keeps(step)]
+            expected = [step for step in skipped if step.step != points[index].step or not _keeps(step)]
+            _check(
+                kept == expected,
+                f"{make()} decides differently after a measurement of {number} at step {points[index].step}: return "
+                "`signals.non_finite()` when it is a decision, and ignore a metric that is not finite.",
+            )
+
+
+def _at(index: int, change: Callable[[Signals], Signals | None]) -> Callable[[Signals], Signals | None]:
+    """A function that applies `change` to the signals of its call number `index`, and returns others unchanged."""
+    calls = itertools.count()
+    return lambda signals: change(signals) if next(calls) == index else signals
+
+
+def _keeps(step: Step) -> bool:
+    return step.decision == Decision(step.before, step.decision.reason)
+
+
+def _spoil(signals: Signals, number: float) -> Signals:
+    """Replace one value of each measured signal, and all metrics."""
+    changed: dict[str, Any] = {}
+    for name in set(_MEASURED) - {"costs"}:
+        values = dict(getattr(signals, name))
+        if values:
+            key = sorted(values)[len(values) // 2]
+            changed[name] = {**values, key: _spoiled(values[key], number)}
+    if signals.metrics is not None:
+        changed["metrics"] = dict.fromkeys(signals.metrics, number)
+    return replace(signals, **changed)
+
+
+def _spoiled(value: Any, number: float) -> Any:
+    if isinstance(value, Norms):
+        return Norms(number, number)
+    return number if isinstance(value, float) else [_spoiled(value[0], number), *value[1:]]
 
 
 def _check_mask(policy: Policy, mask: object, stack: BlockStack, source: str) -> None:

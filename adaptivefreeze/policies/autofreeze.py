@@ -64,6 +64,8 @@ class AutoFreeze(AdaptivePolicy):
 
     def update(self, signals: Signals) -> Decision | None:
         assert signals.gradients is not None
+        if undefined := signals.non_finite():
+            return undefined
         before, depth = self._before, signals.mask.depth
         now = {name: norms.l1 for name, norms in signals.gradients.items()}
         self._before = now
@@ -91,8 +93,8 @@ class AutoFreeze(AdaptivePolicy):
 
 
 def _change(before: float | None, now: float) -> float:
-    """η of a block; infinite for a block that was not measured before or whose gradient is not finite."""
-    if before is None or not math.isfinite(before) or not math.isfinite(now):
+    """η of a block; infinite for a block that was not measured before."""
+    if before is None:
         return math.inf
     if before == 0:
         return 0.0 if now == 0 else math.inf

@@ -56,9 +56,11 @@ class AutoRGN(AdaptivePolicy):
     def update(self, signals: Signals) -> Decision | None:
         assert signals.gradients is not None
         assert signals.weights is not None
+        if undefined := signals.non_finite():
+            return undefined
         ratios = _ratios(signals.gradients, signals.weights, signals.mask)
         largest = max(ratios.values(), default=0.0)
-        if not largest > 0:  # no gradient, or none that is a number
+        if largest == 0:  # no gradient
             return None
         factors = {name: ratio / largest for name, ratio in ratios.items()}
         depth, mask = signals.mask.depth, signals.mask
@@ -76,5 +78,5 @@ def _ratios(gradients: Mapping[str, Norms], weights: Mapping[str, Norms], mask: 
     return {
         name: norms.l2 / weights[name].l2
         for name, norms in gradients.items()
-        if name not in mask.units and weights[name].l2 > 0 and norms.l2 < float("inf")
+        if name not in mask.units and weights[name].l2 > 0
     }

@@ -89,6 +89,8 @@ class Budget(AdaptivePolicy):
 
     def update(self, signals: Signals) -> Decision | None:
         assert signals.costs is not None
+        if undefined := signals.non_finite():
+            return undefined
         costs, step = signals.costs, signals.step
         now = signals.mask.leading_blocks
         self._decided += 1
@@ -242,9 +244,8 @@ class Budget(AdaptivePolicy):
 
     def _learn(self, importance: Mapping[str, float]) -> None:
         for name, value in importance.items():
-            if value == value:  # not NaN
-                known = self._importance.get(name, value)
-                self._importance[name] = known + SMOOTHING * (value - known)
+            known = self._importance.get(name, value)
+            self._importance[name] = known + SMOOTHING * (value - known)
 
     def _worth(self, block: int) -> float:
         return self._importance.get(block_name(block), 0.0)

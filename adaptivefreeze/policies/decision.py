@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..model.mask import FreezeMask
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
+
+_CHECKED = (
+    *("gradients", "gradient_changes", "weights", "weight_changes", "weight_samples"),
+    *("importance", "similarities"),
+)
+"""The signals that `Signals.non_finite` checks."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,25 @@ class Signals:
     ahead: float = 0.0
     stack: BlockStack | None = None
 
+    def non_finite(self) -> Decision | None:
+        """Return the decision to keep the mask if a measured signal contains NaN or infinity, else None.
+
+        A policy that returns it before it changes its state skips such a decision point, and continues with the next
+        one. `metrics` are not checked: a policy uses one of them, and the others may be undefined.
+
+        Example:
+            ```python
+            def update(self, signals):
+                if undefined := signals.non_finite():
+                    return undefined
+                ...
+            ```
+        """
+        names = [name for name in _CHECKED if not _is_finite(getattr(self, name))]
+        if not names:
+            return None
+        return Decision(self.mask, f"{' and '.join(names).replace('_', ' ')} not finite: no change")
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -129,3 +157,12 @@ class DecisionPoints:
 
     steps: Container[int] = frozenset()
     evaluations: bool = False
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a signal, or a part of it, contains only finite numbers."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, Norms):
+        return math.isfinite(value.l1) and math.isfinite(value.l2)
+    return value is None or bool(np.isfinite(value).all())

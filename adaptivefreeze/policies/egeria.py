@@ -82,6 +82,8 @@ class Egeria(AdaptivePolicy):
 
     def update(self, signals: Signals) -> Decision | None:
         assert signals.similarities is not None
+        if undefined := signals.non_finite():
+            return undefined
         mask, depth = signals.mask, signals.mask.depth
         plasticity = {
             name: plasticity_of(matrix, self._reference[name])

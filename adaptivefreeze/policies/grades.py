@@ -65,6 +65,8 @@ class GradES(AdaptivePolicy):
     def update(self, signals: Signals) -> Decision | None:
         assert signals.gradient_changes is not None
         assert signals.stack is not None
+        if undefined := signals.non_finite():
+            return undefined
         matrices_of = {unit.name: _matrices(unit) for unit in signals.stack.blocks}
         depth, mask = signals.mask.depth, signals.mask
         quiet = []

@@ -76,6 +76,8 @@ class SmartFRZ(AdaptivePolicy):
 
     def update(self, signals: Signals) -> Decision | None:
         assert signals.weight_samples is not None
+        if undefined := signals.non_finite():
+            return undefined
         mask, depth = signals.mask, signals.mask.depth
         found = self._judge(mask, signals.weight_samples)
         if not found:

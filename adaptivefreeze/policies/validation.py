@@ -32,6 +32,8 @@ class ValidationDriven(AdaptivePolicy):
     - `direction="thaw"` starts with the head alone. After more than `patience` evaluations in a row without an
       improvement, `step` blocks unfreeze from the top. A drop freezes the last unfrozen blocks again.
 
+    An evaluation whose metric is not finite, or that does not report it although an earlier one did, changes nothing.
+
     After each change, `cooldown` evaluations decide nothing. A change caused by a drop is a reversal; a boundary with
     `reversals` reversals is not crossed again, so the mask does not oscillate.
 
@@ -65,6 +67,7 @@ class ValidationDriven(AdaptivePolicy):
     _best: float | None = field(default=None, init=False, repr=False, compare=False)
     _count: int = field(default=0, init=False, repr=False, compare=False)
     _wait: int = field(default=0, init=False, repr=False, compare=False)
+    _reported: bool = field(default=False, init=False, repr=False, compare=False)
     _reversed: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,9 @@ class ValidationDriven(AdaptivePolicy):
 
     def update(self, signals: Signals) -> Decision | None:
         value = self._value(signals)
+        if value is None or not math.isfinite(value):
+            state = "is not reported" if value is None else f"{value:.4g} is not finite"
+            return Decision(signals.mask, f"{self.metric} {state}: no change")
         gain = 0.0 if self._best is None else self._gain(value)
         slack = self.threshold * (abs(self._best or 0.0) if self.threshold_mode == "rel" else 1.0)
         dropped, improved = gain < -slack, gain > slack
@@ -128,14 +134,17 @@ class ValidationDriven(AdaptivePolicy):
     def _gain(self, value: float) -> float:
         assert self._best is not None
         lower = self.mode == "min" or (self.mode == "auto" and self.metric.endswith("loss"))
-        gain = self._best - value if lower else value - self._best
-        return gain if math.isfinite(gain) else -math.inf
+        return self._best - value if lower else value - self._best
 
-    def _value(self, signals: Signals) -> float:
+    def _value(self, signals: Signals) -> float | None:
+        """The metric; None if only earlier evaluations reported it."""
         metrics = signals.metrics or {}
         for key in (self.metric, f"eval_{self.metric}"):
             if isinstance(metrics.get(key), (int, float)):
+                self._reported = True
                 return float(metrics[key])
+        if self._reported:
+            return None
         numbers = sorted(key for key, value in metrics.items() if isinstance(value, (int, float)))
         raise RequestError(f"validation: no evaluation reports {self.metric!r}; there are {', '.join(numbers)}.")
 
@@ -148,9 +157,11 @@ class ValidationDriven(AdaptivePolicy):
             "best": self._best,
             "count": self._count,
             "wait": self._wait,
+            "reported": self._reported,
             "reversed": {str(boundary): times for boundary, times in self._reversed.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._best, self._count, self._wait = state["best"], state["count"], state["wait"]
+        self._reported = state["reported"]
         self._reversed = {int(boundary): times for boundary, times in state["reversed"].items()}
