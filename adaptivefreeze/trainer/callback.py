@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
@@ -19,6 +20,7 @@ from ..policies import Policy, parse_policy
 from .checkpoint import load_run
 from .hooks import (
     Patches,
+    evaluates_in_time,
     on_failure,
     on_raw_gradients,
     refuse_second,
@@ -28,6 +30,8 @@ from .hooks import (
     written_checkpoint,
 )
 from .run import FreezingRun
+
+logger = logging.getLogger(__name__)
 
 
 class FreezeCallback(TrainerCallback):
@@ -204,7 +208,7 @@ class FreezeCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._run is not None and self._run.runner is not None:
-            metrics = self._run.runner.add_metrics(kwargs.get("metrics") or {})
+            metrics = self._run.runner.add_metrics(kwargs.get("metrics") or {}, state.global_step)
             if metrics is not None:
                 control.should_training_stop |= self._run.decide(state.global_step, metrics)
 
@@ -247,6 +251,12 @@ class FreezeCallback(TrainerCallback):
         if runner.decision_points.evaluations and args.eval_strategy == "no":
             raise RequestError(
                 f"{self.policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
+            )
+        if runner.decision_points.evaluations and not evaluates_in_time(args, state, run.plan):
+            logger.warning(
+                "%s decides after evaluations, but none comes before the last of %d steps (eval_strategy=%s, "
+                "eval_steps=%s, eval_delay=%s): the mask will not change.",
+                *(self.policy, state.max_steps, args.eval_strategy.value, args.eval_steps, args.eval_delay),
             )
         if trainer is not None and runner.collector.needs_gradients:
             on_raw_gradients(self._patches, trainer, model, lambda: runner.gradients_ready(trainer.state.global_step))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from ..errors import RequestError
 from .policy_runner import TrainingPlan
@@ -70,6 +70,13 @@ def steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -
         return math.ceil(len(loader) / args.gradient_accumulation_steps)
     except TypeError:
         return max(1, state.max_steps)
+
+
+def evaluates_in_time(args: TrainingArguments, state: TrainerState, plan: TrainingPlan) -> bool:
+    """Return whether the Trainer evaluates before the last step of the run, given that it evaluates at all."""
+    interval = plan.steps_per_epoch if args.eval_strategy == IntervalStrategy.EPOCH else state.eval_steps
+    delay = args.eval_delay * plan.steps_per_epoch if args.eval_strategy == IntervalStrategy.EPOCH else args.eval_delay
+    return interval * max(1, math.ceil(delay / interval)) < state.max_steps
 
 
 def refuse_second(trainer: Trainer, kind: type[TrainerCallback]) -> None:

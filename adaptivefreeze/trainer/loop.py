@@ -167,7 +167,7 @@ class LoopRun:
         ended = self._run.end_step(self._step, self._scheduler)
         runner = self._run.runner
         if runner is not None:
-            collected = runner.add_metrics(metrics) if metrics is not None else None
+            collected = runner.add_metrics(metrics, self._step) if metrics is not None else None
             if collected is not None:
                 self._evaluated = True
                 ended |= self._run.decide(self._step, collected)

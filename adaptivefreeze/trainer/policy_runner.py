@@ -59,6 +59,7 @@ class PolicyRunner:
         self._gradients_seen_at: int | None = None
         self._metrics: dict[str, float] = {}
         self._evaluations = 0
+        self._evaluated_at: int | None = None
 
     def begin_step(self, step: int) -> None:
         """Call before the next step."""
@@ -83,8 +84,12 @@ class PolicyRunner:
         """Call at the end of a step, before `decide`."""
         self.collector.end_step()
 
-    def add_metrics(self, metrics: Mapping[str, float]) -> dict[str, float] | None:
-        """Collect the metrics of one evaluation.
+    def add_metrics(self, metrics: Mapping[str, float], step: int) -> dict[str, float] | None:
+        """Collect the metrics of one evaluation. Those of an earlier step are discarded.
+
+        Args:
+            metrics: The metrics.
+            step: Number of optimizer steps taken.
 
         Returns:
             The metrics of all evaluation sets if this was the last one and the policy decides after evaluations.
@@ -92,6 +97,8 @@ class PolicyRunner:
         """
         if not self.decision_points.evaluations:
             return None
+        if step != self._evaluated_at:
+            self._metrics, self._evaluations, self._evaluated_at = {}, 0, step
         self._metrics |= metrics
         self._evaluations += 1
         if self._evaluations < self._plan.evaluation_sets:

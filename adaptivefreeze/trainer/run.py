@@ -201,7 +201,7 @@ class FreezingRun:
             self.pace.set_rate(decision.pace)
         if decision.mask != self.mask:
             self.move(decision.mask, decision.reason, step)
-        elif decision.reason:
+        elif decision.reason and decision.reason != self.timeline[-1].reason:
             self.timeline.record(step, decision.mask, decision.reason)
 
     def _move_cache(self, step: int) -> None:
