@@ -254,9 +254,9 @@ class FreezeCallback(TrainerCallback):
             )
         if runner.decision_points.evaluations and not evaluates_in_time(args, state, run.plan):
             logger.warning(
-                "%s decides after evaluations, but none comes before the last of %d steps (eval_strategy=%s, "
-                "eval_steps=%s, eval_delay=%s): the mask will not change.",
-                *(self.policy, state.max_steps, args.eval_strategy.value, args.eval_steps, args.eval_delay),
+                "%s decides after evaluations, but none comes before the last of %d steps (eval_steps=%s, "
+                "eval_delay=%s): the mask will not change.",
+                *(self.policy, state.max_steps, args.eval_steps, args.eval_delay),
             )
         if trainer is not None and runner.collector.needs_gradients:
             on_raw_gradients(self._patches, trainer, model, lambda: runner.gradients_ready(trainer.state.global_step))
