@@ -12,11 +12,9 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack
+from ..model.eval_mode import eval_mode
+from .forms import BlockForm, Layout, Stem, Unsuitable, block_form, first_hidden, layout_of, stem_of
 from .keys import Batch
-
-
-class Unsuitable(Exception):
-    """The prefix of this model or call cannot be skipped. The message is the reason, as a clause."""
 
 
 class _Reached(Exception):
@@ -27,24 +25,20 @@ class _Reached(Exception):
 class _Run:
     """The current forward pass: start from `hidden` at boundary `start`, end at boundary `stop`."""
 
+    batch: Batch
     start: int = 0
     hidden: torch.Tensor | None = None
     stop: int | None = None
-    batch: int = 0
-    tokens: int | None = None
-    signature: tuple[tuple[int, ...], ...] = ()
     learning: bool = False
     result: torch.Tensor | None = None
     calls: dict[int, int] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class _Stem:
-    """Shape of the output of an embedding module, for a placeholder."""
-
-    shape: tuple[int | str, ...]  # "batch" and "tokens" for sizes that follow the input
-    dtype: torch.dtype
-    device: torch.device
+    @property
+    def signature(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the inputs where they are not sequences of tokens. Sequences may have any length."""
+        if self.batch.tokens is not None:
+            return ()
+        return tuple(tuple(t.shape[1:]) for _, t in sorted(self.batch.tensors.items()))
 
 
 class Bypass:
@@ -53,24 +47,39 @@ class Bypass:
     A boundary is the number of units below it: 1 for the embeddings, 1 + k for the embeddings and the first k blocks.
     Outside of `from_inputs`, `from_boundary` and `learn`, the wrapped modules run as before.
 
+    A skipped module returns placeholders full of NaN. An output of the model that depends on one of them is then NaN,
+    so the check before first use cannot miss it.
+
     Args:
         model: The model.
         stack: Its units.
+
+    Attributes:
+        runs_embeddings: Whether the embeddings run although they are skipped, for models whose later blocks read them.
+        runs_extras: Whether a skipped block runs if it returns more than its hidden state, such as the position bias of
+            T5, which later blocks read. Its hidden state is not used.
     """
 
     def __init__(self, model: nn.Module, stack: BlockStack) -> None:
         self.tower = model.get_submodule(stack.tower)
+        self.runs_embeddings = False
+        self.runs_extras = False
         self._run: _Run | None = None
-        self._stems: dict[tuple[str, tuple[tuple[int, ...], ...]], _Stem | None] = {}
-        self._forms: dict[tuple[int, int], int | None] = {}  # (block, module) -> length of its tuple; None: tensor
+        self._stems: dict[tuple[str, Any], Stem | None] = {}
+        self._forms: dict[tuple[int, int, Any], BlockForm] = {}  # by block, module of the block, and signature
+        self._layout = Layout()
         self._calls: dict[int, int] = {}
+        self._known: set[Any] = set()
         self._wrapped: list[nn.Module] = []
         for path in stack.units[0].modules:
-            self._wrap(model.get_submodule(path), functools.partial(self._stem_forward, path))
+            module = model.get_submodule(path)
+            self._wrap(module, functools.partial(self._stem_forward, path, list(module.modules())))
         for index, unit in enumerate(stack.blocks):
             for position, path in enumerate(unit.modules):
                 last = position == len(unit.modules) - 1
-                self._wrap(model.get_submodule(path), functools.partial(self._block_forward, index, position, last))
+                module = model.get_submodule(path)
+                run = functools.partial(self._block_forward, index, position, last, list(module.modules()))
+                self._wrap(module, run)
 
     def remove(self) -> None:
         """Restore the forward passes of the model."""
@@ -83,18 +92,30 @@ class Bypass:
         """Whether a pass of this bypass is in progress."""
         return self._run is not None
 
-    def learn(self, forward: Callable[..., Any], batch: Batch) -> Any:
+    @property
+    def modes(self) -> list[tuple[bool, bool]]:
+        """The values of (`runs_embeddings`, `runs_extras`) that make a difference, the cheapest first."""
+        stems = any(stem is not None for stem in self._stems.values())
+        extras = any(form.extras for form in self._forms.values())
+        return [(s, e) for e in ((False, True) if extras else (False,)) for s in ((False, True) if stems else (False,))]
+
+    def learn(self, forward: Callable[..., Any], batch: Batch, boundary: int) -> tuple[Any, torch.Tensor]:
         """Run the whole forward pass, and record the form of each module's output.
 
+        Returns:
+            The output, and the hidden state at `boundary`, of shape (batch, tokens, hidden).
+
         Raises:
-            Unsuitable: If a block returns more than a hidden state.
+            Unsuitable: If a block returns no hidden state, or one without a vector for each token.
         """
-        with self._running(
-            _Run(learning=True, batch=batch.size, tokens=batch.tokens, signature=_signature(batch))
-        ) as run:
-            output = forward(**batch.tensors, **batch.rest)
+        self._forms.clear()
+        with self._running(_Run(batch, stop=boundary, learning=True)) as run:
+            output = forward(**batch.arguments())
+        if run.result is None:
+            raise Unsuitable(f"its forward pass does not reach block {boundary - 2}")
         self._calls = dict(run.calls)
-        return output
+        self._known.add(run.signature)
+        return output, run.result
 
     def from_inputs(
         self,
@@ -120,23 +141,20 @@ class Bypass:
         Raises:
             Unsuitable: If the forward pass does not reach the boundary.
         """
-        with self._running(self._prepared(batch, start, hidden, stop)) as run, suppress(_Reached):
-            forward(**batch.tensors, **batch.rest)
+        with self._running(_Run(batch, start, hidden, stop)) as run, suppress(_Reached):
+            forward(**batch.arguments())
         if run.result is None:
             raise Unsuitable(f"its forward pass does not reach block {stop - 2}")
         return run.result
 
     def from_boundary(self, forward: Callable[..., Any], batch: Batch, start: int, hidden: torch.Tensor) -> Any:
         """Run `forward` from `hidden` at boundary `start`, without the units below it, and return its output."""
-        with self._running(self._prepared(batch, start, hidden, None)):
-            return forward(**batch.tensors, **batch.rest)
+        with self._running(_Run(batch, start, hidden)):
+            return forward(**batch.arguments())
 
     def knows(self, batch: Batch) -> bool:
-        """Whether the shapes of the embeddings' outputs are known for such a batch."""
-        return batch.tokens is not None or any(key[1] == _signature(batch) for key in self._stems)
-
-    def _prepared(self, batch: Batch, start: int, hidden: torch.Tensor | None, stop: int | None) -> _Run:
-        return _Run(start, hidden, stop, batch.size, batch.tokens, _signature(batch))
+        """Whether the forms of the outputs are known for such a batch."""
+        return _Run(batch).signature in self._known
 
     @contextmanager
     def _running(self, run: _Run) -> Iterator[_Run]:
@@ -151,24 +169,34 @@ class Bypass:
         module.forward = functools.update_wrapper(functools.partial(forward, original), original)
         self._wrapped.append(module)
 
-    def _stem_forward(self, path: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _stem_forward(
+        self, path: str, modules: list[nn.Module], original: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
         run = self._run
         if run is None:
             return original(*args, **kwargs)
-        key = (path, () if run.tokens is not None else run.signature)
+        key = (path, run.signature)
         if run.learning:
             output = original(*args, **kwargs)
-            self._stems[key] = _stem(output, run)
+            self._stems[key] = stem_of(output, args, kwargs, run.batch)
             return output
-        stem = self._stems.get(key) if run.start else None
-        if stem is None:
+        if not run.start:
             return original(*args, **kwargs)
-        sizes = {"batch": run.batch, "tokens": run.tokens or 0}
-        shape = [sizes[d] if isinstance(d, str) else d for d in stem.shape]
-        return torch.empty(shape, dtype=stem.dtype, device=stem.device)  # only its shape is read
+        stem = None if self.runs_embeddings else self._stems.get(key)
+        return (
+            _evaluated(original, modules, args, kwargs) if stem is None else stem.placeholder(args, kwargs, run.batch)
+        )
 
     def _block_forward(
-        self, index: int, position: int, last: bool, original: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        index: int,
+        position: int,
+        last: bool,
+        modules: list[nn.Module],
+        original: Callable[..., Any],
+        /,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         run = self._run
         if run is None:
@@ -176,48 +204,31 @@ class Bypass:
         if last:
             run.calls[index] = run.calls.get(index, 0) + 1
         unit = index + 1
+        form = self._forms.get((index, position, run.signature))
         if unit < run.start:
-            at_boundary = last and unit == run.start - 1
-            hidden = run.hidden if at_boundary else _first_hidden(args, kwargs)
-            length = self._forms[index, position]
-            return hidden if length is None else (hidden, *[None] * (length - 1))
+            if form is None:
+                raise Unsuitable(f"block {index} did not run on the batch that was checked")
+            hidden = first_hidden(args, kwargs)
+            if last and unit == run.start - 1 and run.hidden is not None:
+                hidden = self._layout.to_model(run.hidden, like=hidden)
+            whole = _evaluated(original, modules, args, kwargs) if self.runs_extras and form.extras else None
+            return form.output(hidden, args, kwargs, whole)
         output = original(*args, **kwargs)
         if run.learning:
-            self._forms[index, position] = _form(index, output)
-        if last and run.stop == unit + 1 and run.calls[index] == self._calls.get(index, 1):
-            run.result = output[0] if isinstance(output, tuple) else output
-            raise _Reached
+            form = self._forms[index, position, run.signature] = block_form(index, output, args, kwargs)
+        if last and run.stop == unit + 1:
+            if run.learning and form is not None:  # the last call, if the block runs several times
+                self._layout = layout_of(index, form.hidden(output), run.batch)
+                run.result = self._layout.to_rows(form.hidden(output), run.batch)
+            elif run.calls[index] == self._calls.get(index, 1) and form is not None:
+                run.result = self._layout.to_rows(form.hidden(output), run.batch)
+                raise _Reached
         return output
 
 
-def _signature(batch: Batch) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(t.shape[1:]) for _, t in sorted(batch.tensors.items()))
-
-
-def _stem(output: Any, run: _Run) -> _Stem | None:
-    """The placeholder for `output`, or None if it must be computed because later blocks may read it."""
-    if not isinstance(output, torch.Tensor) or not output.is_floating_point() or output.dim() < 3:
-        return None
-    if output.shape[0] != run.batch or (run.tokens is not None and output.shape[1] != run.tokens):
-        return None
-    shape: list[int | str] = ["batch", *output.shape[1:]]
-    if run.tokens is not None:
-        shape[1] = "tokens"
-    return _Stem(tuple(shape), output.dtype, output.device)
-
-
-def _form(index: int, output: Any) -> int | None:
-    if isinstance(output, torch.Tensor):
-        return None
-    if not isinstance(output, tuple) or not isinstance(output[0], torch.Tensor):
-        raise Unsuitable(f"block {index} returns a {type(output).__name__}, not a hidden state")
-    if any(value is not None for value in output[1:]):
-        raise Unsuitable(f"block {index} passes more than its hidden state to later blocks")
-    return len(output)
-
-
-def _first_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            return value
-    raise Unsuitable("a block takes no hidden state")
+def _evaluated(
+    forward: Callable[..., Any], modules: list[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Run a frozen module in evaluation mode, without gradients."""
+    with torch.no_grad(), eval_mode(modules):
+        return forward(*args, **kwargs)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..model.eval_mode import eval_mode
-from .bypass import Bypass, Unsuitable
+from .bypass import Bypass
+from .forms import Unsuitable
 from .keys import Batch
 
 PADDED_COLUMNS = 3
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 HALF_TOLERANCE = 5e-2
+EQUAL_SHAPES = {torch.float32: 1e-6, torch.float64: 1e-12}
+HALF_EQUAL_SHAPES = 1e-2
 
 
 def check_bypass(
@@ -22,8 +26,10 @@ def check_bypass(
 ) -> None:
     """Compare the output of a bypass with that of the whole forward pass.
 
-    The bypass gets a wider batch than the one that its rows are from, as happens with batches of mixed lengths. Padding
-    is not compared. Both run in evaluation mode, and the random state does not change.
+    The bypass first gets the hidden state of the whole pass itself. All outputs have to be the same: only a read of
+    what was skipped can make a difference. It then gets rows from a narrower batch, as happens with batches of mixed
+    lengths, computed half of the batch at a time. Padding is not compared. All passes run in evaluation mode, and the
+    random state does not change.
 
     Args:
         bypass: The bypass. It also learns the shapes of the modules below the boundary.
@@ -40,26 +46,92 @@ def check_bypass(
     real = batch.real or [slice(None)] * batch.size
     with torch.no_grad(), torch.random.fork_rng(devices=cuda), eval_mode(modules):
         try:
-            whole = _first(bypass.learn(forward, wide))
-            rows = bypass.from_inputs(forward, batch, boundary)
-            check_shape(rows, batch, boundary)
+            whole, reached = bypass.learn(forward, wide, boundary)
+            _choose_mode(bypass, forward, wide, boundary, whole, reached)
+            rows = torch.cat([_rows(bypass, forward, part, boundary) for part in _halves(batch)])
             hidden = wide.assemble([rows[i, at] for i, at in enumerate(real)])
-            skipped = _first(bypass.from_boundary(forward, wide, boundary, hidden))
+            skipped = bypass.from_boundary(forward, wide, boundary, hidden)
         except Unsuitable:
             raise
         except Exception as error:  # a model's own code may raise anything when its blocks are skipped
-            raise Unsuitable(f"its forward pass cannot be bypassed ({type(error).__name__}: {error})") from error
+            raise Unsuitable(_cannot(error)) from error
     # Autocast caches weights that were cast under no_grad. The training pass that follows must not use them.
     torch.clear_autocast_cache()
-    rounding = torch.is_autocast_enabled(whole.device.type) or whole.dtype not in TOLERANCE
-    tolerance = HALF_TOLERANCE if rounding else TOLERANCE[whole.dtype]
-    for index, at in enumerate(real):
-        expected = whole[index, at]
-        scale = float(expected.abs().max()) if expected.numel() else 0.0
-        if whole.shape != skipped.shape or not torch.allclose(
-            expected, skipped[index, at], rtol=tolerance, atol=tolerance * scale
+    if not _equal(_first(whole), _first(skipped), _tolerance(_first(whole), TOLERANCE, HALF_TOLERANCE), real):
+        raise Unsuitable("its output for a row depends on the padding or on the other rows of the batch")
+
+
+def _rows(bypass: Bypass, forward: Callable[..., Any], batch: Batch, boundary: int) -> torch.Tensor:
+    rows = bypass.from_inputs(forward, batch, boundary)
+    check_shape(rows, batch, boundary)
+    return rows
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    half = (batch.size + 1) // 2
+    return [batch.select(rows) for rows in (range(half), range(half, batch.size)) if rows]
+
+
+def _choose_mode(
+    bypass: Bypass, forward: Callable[..., Any], batch: Batch, boundary: int, whole: Any, hidden: torch.Tensor
+) -> None:
+    """Find the cheapest mode of the bypass in which every output is that of the whole pass from the same hidden state.
+
+    The shapes are equal here, so only the order of atomic additions may differ.
+    """
+    reason: Unsuitable | None = None
+    for runs_embeddings, runs_extras in bypass.modes:
+        bypass.runs_embeddings, bypass.runs_extras = runs_embeddings, runs_extras
+        try:
+            _same_outputs(whole, bypass.from_boundary(forward, batch, boundary, hidden), batch)
+        except Unsuitable as error:
+            reason = reason or error
+        except Exception as error:  # a model's own code may raise anything when its blocks are skipped
+            reason = reason or Unsuitable(_cannot(error))
+        else:
+            return
+    raise reason or Unsuitable("skipping its prefix changes the output of the model")
+
+
+def _cannot(error: Exception) -> str:
+    return f"its forward pass cannot be bypassed ({type(error).__name__}: {error})"
+
+
+def _same_outputs(whole: Any, skipped: Any, batch: Batch) -> None:
+    if isinstance(whole, torch.Tensor):
+        tolerance = _tolerance(whole, EQUAL_SHAPES, HALF_EQUAL_SHAPES)
+        tokens = batch.real is not None and whole.shape[:2] == (batch.size, batch.tokens)
+        if not isinstance(skipped, torch.Tensor) or not _equal(
+            whole, skipped, tolerance, batch.real if tokens else None
         ):
             raise Unsuitable("skipping its prefix changes the output of the model")
+    elif isinstance(whole, (tuple, list, dict)):
+        values, others = (tuple(o.values() if isinstance(o, dict) else o) for o in (whole, skipped))
+        if len(values) != len(others):
+            raise Unsuitable("it returns a value for every block")
+        for value, other in zip(values, others, strict=True):
+            _same_outputs(value, other, batch)
+
+
+def _equal(
+    whole: torch.Tensor, skipped: torch.Tensor, tolerance: float, real: Sequence[slice | torch.Tensor] | None
+) -> bool:
+    if whole.shape != skipped.shape:
+        return False
+    if not whole.is_floating_point():
+        return torch.equal(whole, skipped)
+    pairs = [(whole, skipped)] if real is None else [(whole[i, at], skipped[i, at]) for i, at in enumerate(real)]
+    for expected, found in pairs:
+        scale = float(expected.abs().nan_to_num(0.0).max()) if expected.numel() else 0.0
+        if not torch.allclose(expected, found, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+            return False
+    return True
+
+
+def _tolerance(output: torch.Tensor, tolerances: dict[torch.dtype, float], half: float) -> float:
+    if torch.is_autocast_enabled(output.device.type):
+        return half
+    return tolerances.get(output.dtype, half)
 
 
 def check_shape(hidden: torch.Tensor, batch: Batch, boundary: int) -> None:
@@ -84,7 +156,7 @@ def _widened(batch: Batch) -> Batch:
         else t
         for name, t in batch.tensors.items()
     }
-    return Batch(tensors, batch.rest, batch.keys, batch.real, batch.tokens + extra)
+    return replace(batch, tensors=tensors, tokens=batch.tokens + extra)
 
 
 def _first(output: Any) -> torch.Tensor:

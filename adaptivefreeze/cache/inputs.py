@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack
-from .bypass import Unsuitable
-from .keys import Batch, read_batch
+from .forms import Unsuitable
+from .keys import NESTED, Batch, read_batch
 
 # Arguments of a model that only its loss uses.
 LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
@@ -23,9 +23,13 @@ class InputReader:
     Args:
         tower: The tower, before its forward pass is wrapped.
         stack: The units of the model.
+
+    Attributes:
+        with_padding: Whether padding is part of an example. Its row is then found only in a batch of the same width.
     """
 
     def __init__(self, tower: nn.Module, stack: BlockStack) -> None:
+        self.with_padding = False
         self._config = getattr(tower, "config", None)
         self._parameters = inspect.signature(tower.forward).parameters
         self._has_experts = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
@@ -43,8 +47,12 @@ class InputReader:
         """
         given = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
         given = {name: value for name, value in given.items() if value is not None and name not in LOSS_ARGUMENTS}
+        given = _flat(given)
         tensors = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
         rest = {n: v.item() if isinstance(v, torch.Tensor) else v for n, v in given.items() if n not in tensors}
+        tensors = _expanded(tensors)
+        if any(name == "position_ids" and t.dim() == 3 for name, t in tensors.items()):
+            raise Unsuitable("its position_ids have three dimensions, so they are not one row for each example")
         if "use_cache" in self._parameters:
             rest.setdefault("use_cache", False)
         for flag in ("output_hidden_states", "output_attentions"):
@@ -56,12 +64,29 @@ class InputReader:
             if not isinstance(value, (bool, int, float, str)):
                 raise Unsuitable(f"its input {name} is a {type(value).__name__}, which has no cache key")
         try:
-            batch = read_batch(tensors, rest, _salt(tensors, rest, variant))
+            batch = read_batch(tensors, rest, _salt(tensors, rest, variant), with_padding=self.with_padding)
         except ValueError as error:
             raise Unsuitable(str(error)) from error
         if self._has_experts and batch.padded:
             raise Unsuitable("its experts share their work between real tokens and padding")
         return batch
+
+
+def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with the tensors of mappings, such as a mask for each kind of attention, as arguments of their own."""
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, dict) and value and all(isinstance(v, torch.Tensor) and v.dim() for v in value.values()):
+            found |= {f"{name}{NESTED}{inner}": tensor for inner, tensor in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def _expanded(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`tensors` with a copy for each example where all examples share one, as positions of shape (1, tokens)."""
+    size = max((t.shape[0] for t in tensors.values()), default=0)
+    return {n: t.expand(size, *t.shape[1:]) if t.shape[0] == 1 and t.dim() > 1 else t for n, t in tensors.items()}
 
 
 def _salt(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any], variant: int | None) -> bytes:

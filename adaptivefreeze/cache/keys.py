@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..model.fingerprint import update_digest
 
 MASK = "attention_mask"
+NESTED = "/"  # between the name of a mapping and that of a tensor in it
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class Batch:
         whole = slice(0, self.tokens)
         return self.real is not None and any(not isinstance(at, slice) or at != whole for at in self.real)
 
+    def arguments(self) -> dict[str, object]:
+        """Return the keyword arguments of the forward pass. Tensors named `outer/inner` form the mapping `outer`."""
+        arguments: dict[str, Any] = dict(self.rest)
+        for name, tensor in self.tensors.items():
+            outer, separator, inner = name.partition(NESTED)
+            if separator:
+                arguments.setdefault(outer, {})[inner] = tensor
+            else:
+                arguments[name] = tensor
+        return arguments
+
     def select(self, rows: Sequence[int]) -> Batch:
         """Return a batch of the examples at the indices `rows`, of the same width."""
         if len(rows) == self.size:
@@ -73,7 +86,9 @@ class Batch:
         return hidden
 
 
-def read_batch(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], salt: bytes) -> Batch:
+def read_batch(
+    tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], salt: bytes, *, with_padding: bool = False
+) -> Batch:
     """Compute the keys and the unpadded positions of the examples in a batch.
 
     Padding is where an attention mask of shape (batch, tokens) is zero. It is not part of the key, so an example has
@@ -83,6 +98,7 @@ def read_batch(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], 
         tensors: Inputs by name, each of shape (batch, …).
         rest: The other arguments by name.
         salt: Distinguishes conditions under which the same content has different outputs, such as autocast.
+        with_padding: Whether padding is part of an example, for models whose output for a token depends on it.
 
     Raises:
         ValueError: If the tensors have different batch sizes.
@@ -96,7 +112,9 @@ def read_batch(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, object], 
     real: list[slice | torch.Tensor] | None = None
     tokens: int | None = None
     widths = {name: t for name, t in on_host.items() if t.dim() >= 2}
-    if mask is not None and mask.dim() == 2:
+    if with_padding:
+        salt += b" with padding"
+    elif mask is not None and mask.dim() == 2:
         tokens = int(mask.shape[1])
         real = [_real_positions(row) for row in on_host[MASK].to(torch.bool)]
     elif mask is None and ids is not None and ids.dim() == 2:

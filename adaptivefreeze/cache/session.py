@@ -16,10 +16,11 @@ from ..model.blocks import BlockStack
 from ..model.cost import filling_pays
 from ..model.eval_mode import eval_mode
 from ..model.mask import FreezeMask
-from .bypass import Bypass, Unsuitable
+from .bypass import Bypass
 from .check import check_bypass, check_shape
 from .disk import DiskRows
 from .fingerprint import PrefixFingerprints
+from .forms import Unsuitable
 from .inputs import InputReader
 from .keys import Batch
 from .prefix import PrefixCache
@@ -133,8 +134,9 @@ class CacheSession:
             return self._original(*args, **kwargs)
         begin = time.perf_counter()
         training, passes = self._tower.training, self._settings.passes
+        variant = self._epoch % passes if passes and training else None
         try:
-            batch = self._inputs.read(args, kwargs, self._epoch % passes if passes and training else None)
+            batch = self._inputs.read(args, kwargs, variant)
         except Unsuitable as reason:
             if training:  # a single evaluation may need the whole pass; a training step will need it again
                 self._disable_for_run(str(reason))
@@ -142,21 +144,36 @@ class CacheSession:
         try:
             self._drop_outdated()
             if not self._verified or not self._bypass.knows(batch):
-                check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
+                try:
+                    check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
+                except Unsuitable:
+                    if batch.tokens is None:
+                        raise
+                    self._inputs.with_padding = True
+                    batch = self._inputs.read(args, kwargs, variant)
+                    check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
                 self._verified = True
             hidden, computing = self._hidden(batch)
-        except Unsuitable as reason:
-            self._disable_for_run(str(reason))
-            return self._original(*args, **kwargs)
-        if training and self._settings.dropout:
-            hidden = nn.functional.dropout(hidden, self._settings.dropout, inplace=False)
-        self.stats.seconds_spent += time.perf_counter() - begin - computing
+            if training and self._settings.dropout:
+                hidden = nn.functional.dropout(hidden, self._settings.dropout, inplace=False)
+            self._count_cost(time.perf_counter() - begin - computing)
+            output = self._bypass.from_boundary(self._original, batch, self._boundary, hidden)
+        except Unsuitable as error:
+            failure = str(error)
+        except Exception as error:  # a run that would train without a cache goes on
+            failure = f"skipping the prefix failed ({type(error).__name__}: {error})"
+        else:
+            self._disable_if_useless()
+            return output
+        self._disable_for_run(failure)
+        return self._original(*args, **kwargs)
+
+    def _count_cost(self, seconds: float) -> None:
+        self.stats.seconds_spent += seconds
         self.stats.memory_bytes, self.stats.rows = self._store.used_bytes, len(self._store)
         self.stats.refused = self._store.refused
         if self._disk is not None:
             self.stats.disk_bytes = self._disk.bytes
-        self._disable_if_useless()
-        return self._bypass.from_boundary(self._original, batch, self._boundary, hidden)
 
     def _hidden(self, batch: Batch) -> tuple[torch.Tensor, float]:
         """The hidden state at the boundary, (batch, tokens, hidden), and the seconds that running units took."""

@@ -67,7 +67,7 @@ class BlockStack:
         model_name: Class name of the model.
         tower: Path of the module that contains the blocks. Empty for the model itself.
         units: `embeddings`, the blocks, and `head`.
-        hidden_size: Width of the hidden state between blocks.
+        hidden_size: Width of the hidden state between blocks, at its widest. 0 if unknown.
         shared: Sentences about parameters that are used in more than one place, for display.
         probed: Whether a sample forward pass confirmed the order. The first training batch is checked in any case.
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import statistics
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -52,17 +54,23 @@ def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
             f"{name} is not a transformers model: pass a PreTrainedModel, or a module that contains one."
         )
     path, module, groups = _choose_tower(name, _towers(pretrained), tower)
-    blocks = max(groups, key=lambda group: sum(p.numel() for b in group for m in b for p in m.parameters()))
-    trace = _probe(module, blocks)
+    blocks = max(groups, key=_parameter_count)
+    blocks, trace = _probe(module, blocks)
     if trace is None:
         # A bare encoder (as in DINOv2) accepts no sample. The base model around it contains its embeddings.
         around = [
-            (p, m) for p, m in reversed(pretrained) if path.startswith(f"{p}." if p else "") and m.base_model is m
+            (p, m)
+            for p, m in reversed(pretrained)
+            if p != path and path.startswith(f"{p}." if p else "") and m.base_model is m
         ]
-        for outer_path, outer in (pair for pair in around if pair[0] != path):
-            if (trace := _probe(outer, blocks)) is not None:
+        for outer_path, outer in around:
+            blocks, trace = _probe(outer, blocks)
+            if trace is not None:
                 path, module = outer_path, outer
                 break
+        else:
+            if around and not _early_parameters(module, _block_of(blocks), None):
+                path, module = around[0]
     return _assemble(model, name, path, module, blocks, trace)
 
 
@@ -123,28 +131,64 @@ def _choose_tower(
     return path, *towers[path]
 
 
-def _probe(tower: nn.Module, blocks: Sequence[Block]) -> Trace | None:
+def _probe(tower: nn.Module, blocks: list[Block]) -> tuple[list[Block], Trace | None]:
+    """Trace a sample forward pass. Returns the blocks, and the trace or None if the tower accepts no sample.
+
+    Lists of equal length are taken as the sub-layers of the same blocks. If these do not run in order, the list with
+    the most parameters is traced alone.
+    """
+    largest = max(zip(*blocks, strict=True), key=lambda modules: _parameter_count([modules]))
+    for found in (blocks, [(module,) for module in largest]):
+        trace = _sampled_trace(tower, found)
+        if trace is None:
+            return blocks, None
+        if list(trace.order) == sorted(trace.order):
+            if not trace.order:
+                raise RequestError(
+                    f"{type(tower).__name__} runs none of its {len(blocks)} blocks in a sample forward pass: it "
+                    "cannot be frozen by depth."
+                )
+            return found, trace
+    earlier, later = next(pair for pair in pairwise(trace.order) if pair[0] > pair[1])
+    raise RequestError(
+        f"{type(tower).__name__} runs block {later} after block {earlier}: its blocks do not run one after the other, "
+        "so it cannot be frozen by depth."
+    )
+
+
+def _sampled_trace(tower: nn.Module, blocks: Sequence[Block]) -> Trace | None:
+    """The trace of the first sample that the tower accepts, or None."""
     try:
-        trace = trace_forward(tower, blocks, sample_inputs(tower))
-    except Exception as error:  # model code may reject a sample with any error; the first real batch is checked too
-        logger.info("No sample forward pass of %s (%s): units follow registration order", type(tower).__name__, error)
+        samples = sample_inputs(tower)
+    except Exception as error:  # a config may lack what a sample needs
+        logger.info("No sample input for %s (%s): units follow registration order", type(tower).__name__, error)
         return None
-    if list(trace.order) != sorted(trace.order):
-        raise RequestError(
-            f"{type(tower).__name__} runs its blocks in the order {list(dict.fromkeys(trace.order))}, not one after "
-            "the other: it cannot be frozen by depth."
-        )
-    return trace
+    for inputs in samples:
+        try:
+            return trace_forward(tower, blocks, inputs)
+        except Exception as error:  # model code may raise anything; the first real batch is checked too
+            logger.info("No sample forward pass of %s with %s (%s)", type(tower).__name__, sorted(inputs), error)
+    return None
+
+
+def _parameter_count(blocks: Sequence[Block]) -> int:
+    return sum(p.numel() for block in blocks for module in block for p in module.parameters())
+
+
+def _block_of(blocks: Sequence[Block]) -> dict[int, int]:
+    """Map from the `id` of a parameter to the first block that contains it."""
+    found: dict[int, int] = {}
+    for index, block in enumerate(blocks):
+        for parameter in (p for m in block for p in m.parameters()):
+            found.setdefault(id(parameter), index)
+    return found
 
 
 def _assemble(
     model: nn.Module, name: str, path: str, tower: nn.Module, blocks: Sequence[Block], trace: Trace | None
 ) -> BlockStack:
     paths = {id(m): p for p, m in model.named_modules()}
-    block_of: dict[int, int] = {}
-    for index, block in enumerate(blocks):
-        for parameter in (p for m in block for p in m.parameters()):
-            block_of.setdefault(id(parameter), index)
+    block_of = _block_of(blocks)
     in_tower = {id(p) for p in tower.parameters()}
     fed_early = _early_parameters(tower, block_of, trace)
     lookup = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
@@ -161,7 +205,7 @@ def _assemble(
         use: Use = "other"
         if key in lookup:
             use = "tied" if key in multiplied else "lookup"
-        elif parameter.dim() == 2 or (parameter.dim() == 4 and unit == EMBEDDINGS):
+        elif parameter.dim() in (2, 4) and (parameter.dim() == 2 or unit != HEAD):
             use = "matmul"
         elif parameter.dim() == 3 and key in block_of:
             use = "expert" if shares < 1 else "matmul"
@@ -176,13 +220,18 @@ def _assemble(
 
     first = tuple(paths[id(m)] for m in trace.before) if trace else _registered_before(tower, blocks, paths)
     unit_modules = [first, *(tuple(paths[id(m)] for m in block) for block in blocks), ()]
+    if trace is None and EMBEDDINGS not in owned:
+        raise RequestError(
+            f"no parameter of {name} is registered before its first block, and it accepts no sample that would show "
+            "its embeddings: it cannot be frozen by depth."
+        )
     names = [EMBEDDINGS, *(block_name(i) for i in range(len(blocks))), HEAD]
     units = tuple(Unit(n, m, tuple(owned.get(n, ()))) for n, m in zip(names, unit_modules, strict=True))
     return BlockStack(
         model_name=name,
         tower=path,
         units=units,
-        hidden_size=_hidden_size(tower),
+        hidden_size=_hidden_size(tower, blocks[-1]),
         shared=tuple(_shared(model, {p.name: u.name for u in units for p in u.parameters}, blocks, trace)),
         probed=trace is not None,
     )
@@ -225,9 +274,11 @@ def _shared(model: nn.Module, unit_of: dict[str, str], blocks: Sequence[Block], 
         if len(aliases) > 1:
             yield f"{' = '.join(aliases)}: one parameter, in {unit_of[aliases[0]]}"
     for index, block in enumerate(blocks):
-        runs = trace.order.count(index) // len(block) if trace else 1
+        runs = trace.order.count(index) / len(block) if trace else 1
+        if not runs:
+            yield f"{block_name(index)} does not run in a sample forward pass"
         if runs > 1:
-            yield f"{block_name(index)} runs {runs} times in one forward pass with the same parameters"
+            yield f"{block_name(index)} runs {runs:.0f} times in one forward pass with the same parameters"
 
 
 def _config_value(tower: nn.Module, *names: str) -> Any:
@@ -235,12 +286,13 @@ def _config_value(tower: nn.Module, *names: str) -> Any:
     return next((value for n in names if (value := getattr(config, n, None)) is not None), None)
 
 
-def _hidden_size(tower: nn.Module) -> int:
-    size = _config_value(tower, "hidden_size", "d_model", "n_embd", "dim")
+def _hidden_size(tower: nn.Module, last: Block) -> int:
+    """Width of the hidden state: from the config, else the most frequent size of a bias or norm in the last block."""
+    size = _config_value(tower, "hidden_size", "d_model", "n_embd", "dim", "hidden_sizes", "embed_dim")
     if isinstance(size, (list, tuple)):
         size = max(size)
     if size is None:
-        raise RequestError(f"the config of {type(tower).__name__} has no hidden size.")
+        size = statistics.mode([p.numel() for m in last for p in m.parameters() if p.dim() == 1] or [0])
     return int(size)
 
 

@@ -26,6 +26,8 @@ class OrderCheck:
             for path in unit.modules:
                 module = model.get_submodule(path)
                 self._handles.append(module.register_forward_pre_hook(self._block_entered(index)))
+        for path in stack.units[0].modules:
+            self._handles.append(model.get_submodule(path).register_forward_pre_hook(self._embeddings_entered))
         last = model.get_submodule(stack.blocks[-1].modules[-1])
         self._handles.append(last.register_forward_hook(self._last_block_finished))
 
@@ -37,14 +39,19 @@ class OrderCheck:
 
     def _block_entered(self, index: int) -> Callable[..., None]:
         def hook(*_: Any) -> None:
-            if self._seen and index < self._seen[-1]:
+            last = self._seen[-1] if self._seen else index
+            if index < last:
+                self._seen = []  # the next forward pass is checked from its beginning
                 raise RequestError(
-                    f"{self._name} ran block {index} after block {self._seen[-1]}: its blocks do not run one after the "
+                    f"{self._name} ran block {index} after block {last}: its blocks do not run one after the "
                     "other in the order found, so it cannot be frozen by depth."
                 )
             self._seen.append(index)
 
         return hook
+
+    def _embeddings_entered(self, *_: Any) -> None:
+        self._seen = []  # the cache runs the embeddings and blocks several times in its own check
 
     def _last_block_finished(self, *_: Any) -> None:
         if len(set(self._seen)) == self._depth:

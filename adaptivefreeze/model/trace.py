@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from .eval_mode import eval_mode
 
 TOKENS = 8
+IMAGE_SIZE = 64  # for a model that takes images of any size
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,20 @@ def trace_forward(tower: nn.Module, blocks: Sequence[Sequence[nn.Module]], input
     open_modules: list[nn.Module] = []
 
     def enter(module: nn.Module, *_: Any) -> None:
-        if id(module) in owner:
-            order.append(owner[id(module)])
-        elif id(module) not in ignored and not open_modules:
+        if id(module) not in ignored and not open_modules:
             (entered_later if order else entered).append(module)
             open_modules.append(module)
 
     def leave(module: nn.Module, *_: Any) -> None:
-        nonlocal finished
-        if id(module) in owner:
-            finished += 1
-        elif open_modules and open_modules[-1] is module:
+        if open_modules and open_modules[-1] is module:
             open_modules.pop()
+
+    def run_block(module: nn.Module, forward: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        nonlocal finished
+        order.append(owner[id(module)])
+        output = forward(*args, **kwargs)
+        finished += 1
+        return output
 
     def use(parameter: nn.Parameter) -> None:
         finished_at_first_use.setdefault(id(parameter), finished)
@@ -99,8 +103,11 @@ def trace_forward(tower: nn.Module, blocks: Sequence[Sequence[nn.Module]], input
     cuda = [device.index or 0] if device.type == "cuda" else []
     with ExitStack() as stack:
         for module in tower.modules():
-            stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
+            if id(module) in owner:  # wrapped, as hooks miss a call of `layer.forward(…)`
+                stack.enter_context(_forward_replaced(module, functools.partial(run_block, module, module.forward)))
+            else:
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
         stack.enter_context(eval_mode(tower.modules()))
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.random.fork_rng(devices=cuda))
@@ -114,36 +121,58 @@ def trace_forward(tower: nn.Module, blocks: Sequence[Sequence[nn.Module]], input
     )
 
 
-def sample_inputs(tower: nn.Module) -> dict[str, Any]:
-    """Return a small input for `tower`, built from its `main_input_name` and its config.
+@contextmanager
+def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Replace `module.forward` for a while."""
+    own = vars(module).get("forward")
+    module.forward = functools.update_wrapper(forward, module.forward)  # type: ignore[method-assign, arg-type]
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
+def sample_inputs(tower: nn.Module) -> list[dict[str, Any]]:
+    """Small inputs for `tower`, built from its `main_input_name` and its config, the most complete one first.
 
     Raises:
         ValueError: If the kind of input is unknown.
     """
     config: Any = tower.config
     parameter = next(tower.parameters())
+    floats: dict[str, Any] = {"dtype": parameter.dtype, "device": parameter.device}
     name = str(getattr(tower, "main_input_name", "input_ids"))
+    accepted = inspect.signature(tower.forward).parameters
     inputs: dict[str, Any]
     if name == "input_ids":
         # Ids from 5 on, to avoid padding and end-of-sequence tokens.
         ids = torch.arange(5, 5 + TOKENS, device=parameter.device) % int(config.vocab_size)
         inputs = {"input_ids": ids[None]}
+        if "bbox" in accepted:
+            inputs["bbox"] = torch.zeros((1, TOKENS, 4), dtype=torch.long, device=parameter.device)
     elif name == "pixel_values":
-        size = config.image_size
-        height, width = size if isinstance(size, (tuple, list)) else (size, size)
-        shape = (1, int(getattr(config, "num_channels", 3)), int(height), int(width))
-        inputs = {name: torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)}
+        inputs = {name: torch.zeros(_image_shape(config), **floats)}
     elif name == "input_values":
-        inputs = {name: torch.zeros((1, 4000), dtype=parameter.dtype, device=parameter.device)}
+        inputs = {name: torch.zeros((1, 4000), **floats)}
     elif name == "input_features":
-        frames = (1, int(config.num_mel_bins), 2 * int(config.max_source_positions))
-        inputs = {name: torch.zeros(frames, dtype=parameter.dtype, device=parameter.device)}
+        inputs = {name: torch.zeros((1, int(config.num_mel_bins), 2 * int(config.max_source_positions)), **floats)}
     else:
         raise ValueError(f"cannot build a sample input for a model that takes {name}")
-    accepted = inspect.signature(tower.forward).parameters
     if "encoder_hidden_states" in accepted and getattr(config, "is_decoder", False):
-        hidden = torch.zeros((1, TOKENS, int(config.hidden_size)), dtype=parameter.dtype, device=parameter.device)
-        inputs["encoder_hidden_states"] = hidden
+        inputs["encoder_hidden_states"] = torch.zeros((1, TOKENS, int(config.hidden_size)), **floats)
     if "use_cache" in accepted:
         inputs["use_cache"] = False
-    return inputs
+    vision = getattr(config, "vision_config", None)
+    if name == "input_ids" and "pixel_values" in accepted and vision is not None:
+        return [{**inputs, "pixel_values": torch.zeros(_image_shape(vision), **floats)}, inputs]
+    return [inputs]
+
+
+def _image_shape(config: Any) -> tuple[int, int, int, int]:
+    size = getattr(config, "image_size", None) or IMAGE_SIZE
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    channels = next((c for n in ("num_channels", "in_channels") if (c := getattr(config, n, None))), 3)
+    return 1, int(channels), int(height), int(width)

@@ -96,7 +96,7 @@ class _Backwards(BertModel):
 
 
 def test_blocks_that_do_not_run_in_order_are_refused():
-    with pytest.raises(RequestError, match="not one after the other"):
+    with pytest.raises(RequestError, match="runs block 1 after block 2"):
         find_blocks(_Backwards(BertConfig(**SMALL)))
 
 
