@@ -266,7 +266,7 @@ def batches(model: nn.Module, head: str, count: int, *, padded: bool = True) -> 
 
 def _any_size(config: Any) -> bool:
     """Whether a convolutional model takes pictures of any size."""
-    return not hasattr(config, "image_size") or not hasattr(config, "patch_size")
+    return _config_value(config, "image_size") is None or _config_value(config, "patch_size") is None
 
 
 def _config_value(config: Any, *names: str) -> Any:
@@ -311,7 +311,7 @@ def check(head: str, config_name: str, model_name: str) -> dict[str, Any]:
                 raise
             stack = find_blocks(model, tower)
         found |= {"blocks": stack.depth, "tower": tower or ""}
-        check_units(model, stack, head)
+        check_units(model, stack, default_data_collator(examples[:BATCH]))
         check_frozen(config_class, model_class, examples, tower)
     except Exception as error:
         return {**found, "frozen": False, "why": _sentence(error)}
@@ -343,13 +343,28 @@ def _sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def check_units(model: nn.Module, stack: BlockStack, head: str) -> None:
-    """Raises `AssertionError` unless each parameter is in one unit and the input embeddings are in `embeddings`."""
+def _first_tensor(output: Any) -> torch.Tensor:
+    if isinstance(output, torch.Tensor):
+        return output
+    values = output.values() if isinstance(output, dict) else output
+    return next(value for value in values if isinstance(value, torch.Tensor))
+
+
+def check_units(model: nn.Module, stack: BlockStack, batch: dict[str, torch.Tensor]) -> None:
+    """Raises `AssertionError` unless each parameter is in one unit, and what feeds the blocks is below them."""
     names = [p.name for unit in stack.units for p in unit.parameters]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters()), (
         "a parameter is left out or counted twice"
     )
-    assert stack.units[0].parameters, "no parameter is in `embeddings`"
+    if not stack.units[0].parameters:  # right where the first block takes the inputs themselves
+        last, outputs = model.get_submodule(stack.blocks[-1].modules[-1]), []
+        handle = last.register_forward_hook(lambda module, args, output: outputs.append(_first_tensor(output)))
+        model(**batch)
+        handle.remove()
+        assert outputs, "no parameter is in `embeddings`, and the last block does not run"
+        outputs[-1].sum().backward()
+        early = [p.name for p in stack.units[-1].parameters if model.get_parameter(p.name).grad is not None]
+        assert not early, f"{early[0]} feeds the blocks and is in `head`"
     assert stack.depth >= 1, "no blocks"
     assert all(unit.parameters for unit in stack.blocks), "a block has no parameters"
 

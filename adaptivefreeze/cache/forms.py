@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def stem_of(output: Any, args: Sequence[Any], kwargs: Mapping[str, Any], batch: 
     shape: tuple[int | str, ...] = ("batch", *output.shape[1:])
     if batch.tokens is None:
         return Stem(None, shape, output.dtype, output.device) if output.shape[0] == batch.size else None
-    for name, value in (*enumerate(args), *kwargs.items()):
+    for name, value in _named(args, kwargs):
         if isinstance(value, torch.Tensor) and value.shape[:2] == output.shape[:2]:
             return Stem(name, shape, output.dtype, output.device)
     if tuple(output.shape[:2]) != (batch.size, batch.tokens):
@@ -71,7 +71,7 @@ class BlockForm:
         extras: Keys of the tensors that the block computes besides its hidden state.
     """
 
-    kind: type
+    kind: Callable[..., Any]
     keys: tuple[Any, ...]
     key: Any
     passed: Mapping[Any, int | str]
@@ -107,9 +107,7 @@ class BlockForm:
                 values[key] = None if whole is None else whole[key]
             else:
                 values[key] = self.constants.get(key)
-        if issubclass(self.kind, dict):
-            return self.kind(**values)
-        return self.kind(values.values())
+        return self.kind(values.values()) if self.kind in (tuple, list) else self.kind(**values)
 
 
 def block_form(index: int, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> BlockForm:
@@ -128,11 +126,16 @@ def block_form(index: int, output: Any, args: Sequence[Any], kwargs: Mapping[str
     hidden = next((key for key, value in tensors.items() if value.is_floating_point()), None)
     if hidden is None:
         raise Unsuitable(f"block {index} returns no hidden state")
-    received = {id(value): at for at, value in (*enumerate(args), *kwargs.items()) if value is not None}
+    received = {id(value): at for at, value in _named(args, kwargs) if value is not None}
     passed = {key: received[id(value)] for key, value in values.items() if key != hidden and id(value) in received}
     constants = {key: value for key, value in values.items() if _constant(value)}
     extras = tuple(key for key in tensors if key != hidden and key not in passed)
     return BlockForm(kind, tuple(values), hidden, passed, constants, extras)
+
+
+def _named(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int | str, Any]]:
+    """All arguments with their positions or names."""
+    return [*enumerate(args), *kwargs.items()]
 
 
 def _constant(value: Any) -> bool:

@@ -160,6 +160,9 @@ def filling_pays(
 ) -> bool:
     """Return whether a cache of the frozen prefix saves more time than it takes to fill.
 
+    The work of a convolution depends on the size of its image, which the parameters do not show. In a model with
+    convolutions in its blocks, filling is taken to pay with two passes left.
+
     Args:
         stack: The units of the model.
         mask: The mask.
@@ -167,6 +170,8 @@ def filling_pays(
         shape: The shape of a step.
         overhead: Time for storing rows, as a share of a step.
     """
+    if any(len(p.shape) == 4 for unit in stack.blocks for p in unit.parameters):
+        return passes >= 2
     frozen = predict(stack, mask, shape).total
     saved = frozen - predict(stack, mask, shape, cached=True).total
     return saved * (passes - 1) > overhead * frozen

@@ -55,23 +55,24 @@ def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
         )
     path, module, groups = _choose_tower(name, _towers(pretrained), tower)
     blocks = max(groups, key=_parameter_count)
-    blocks, trace = _probe(module, blocks)
-    if trace is None:
-        # A bare encoder (as in DINOv2) accepts no sample. The base model around it contains its embeddings.
-        around = [
-            (p, m)
-            for p, m in reversed(pretrained)
-            if p != path and path.startswith(f"{p}." if p else "") and m.base_model is m
-        ]
-        for outer_path, outer in around:
-            blocks, trace = _probe(outer, blocks)
-            if trace is not None:
-                path, module = outer_path, outer
-                break
-        else:
-            if around and not _early_parameters(module, _block_of(blocks), None):
-                path, module = around[0]
-    return _assemble(model, name, path, module, blocks, trace)
+    # A bare encoder (as in DINOv2) may accept no sample, and have no embeddings. Those are in the base model around it.
+    around = [
+        (p, m)
+        for p, m in reversed(pretrained)
+        if p != path and path.startswith(f"{p}." if p else "") and m.base_model is m
+    ]
+    traced: list[tuple[str, nn.Module, list[Block], Trace]] = []
+    for outer_path, outer in [(path, module), *around]:
+        found, trace = _probe(outer, blocks)
+        if trace is not None:
+            traced.append((outer_path, outer, found, trace))
+            if _early_parameters(outer, _block_of(found), trace):
+                return _assemble(model, name, outer_path, outer, found, trace)
+    if traced:  # the first block takes the inputs
+        return _assemble(model, name, *traced[0])
+    if around and not _early_parameters(module, _block_of(blocks), None):
+        path, module = around[0]
+    return _assemble(model, name, path, module, blocks, None)
 
 
 def _towers(
@@ -138,18 +139,21 @@ def _probe(tower: nn.Module, blocks: list[Block]) -> tuple[list[Block], Trace | 
     the most parameters is traced alone.
     """
     largest = max(zip(*blocks, strict=True), key=lambda modules: _parameter_count([modules]))
-    for found in (blocks, [(module,) for module in largest]):
+    order: tuple[int, ...] = ()
+    alone: list[Block] = [(module,) for module in largest]
+    for found in (blocks, alone):
         trace = _sampled_trace(tower, found)
         if trace is None:
             return blocks, None
-        if list(trace.order) == sorted(trace.order):
-            if not trace.order:
+        order = trace.order
+        if list(order) == sorted(order):
+            if not order:
                 raise RequestError(
                     f"{type(tower).__name__} runs none of its {len(blocks)} blocks in a sample forward pass: it "
                     "cannot be frozen by depth."
                 )
             return found, trace
-    earlier, later = next(pair for pair in pairwise(trace.order) if pair[0] > pair[1])
+    earlier, later = next(pair for pair in pairwise(order) if pair[0] > pair[1])
     raise RequestError(
         f"{type(tower).__name__} runs block {later} after block {earlier}: its blocks do not run one after the other, "
         "so it cannot be frozen by depth."

@@ -125,7 +125,7 @@ def trace_forward(tower: nn.Module, blocks: Sequence[Sequence[nn.Module]], input
 def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace `module.forward` for a while."""
     own = vars(module).get("forward")
-    module.forward = functools.update_wrapper(forward, module.forward)  # type: ignore[method-assign, arg-type]
+    module.forward = functools.update_wrapper(forward, module.forward)
     try:
         yield
     finally:
