@@ -34,13 +34,13 @@ class InputReader:
         self._parameters = inspect.signature(tower.forward).parameters
         self._has_experts = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
 
-    def read(self, args: Sequence[Any], kwargs: Mapping[str, Any], variant: int | None) -> Batch:
+    def read(self, args: Sequence[Any], kwargs: Mapping[str, Any], variant: object = None) -> Batch:
         """Return the batch in the arguments of a forward pass.
 
         Args:
             args: Positional arguments.
             kwargs: Keyword arguments.
-            variant: Number of the row to use if several are stored for each example.
+            variant: Identifies the row to use if several are stored for each example.
 
         Raises:
             Unsuitable: If this call cannot skip the prefix.
@@ -89,7 +89,7 @@ def _expanded(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {n: t.expand(size, *t.shape[1:]) if t.shape[0] == 1 and t.dim() > 1 else t for n, t in tensors.items()}
 
 
-def _salt(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any], variant: int | None) -> bytes:
+def _salt(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any], variant: object) -> bytes:
     device = next(iter(tensors.values())).device.type
     precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return repr((sorted(rest.items()), precision, variant)).encode()

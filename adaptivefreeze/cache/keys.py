@@ -65,6 +65,18 @@ class Batch:
         real = None if self.real is None else tuple(self.real[i] for i in rows)
         return Batch(tensors, self.rest, tuple(self.keys[i] for i in rows), real, self.tokens)
 
+    def alone(self, row: int) -> Batch:
+        """Return a batch of the example at index `row` alone, without the padding after it."""
+        one = self.select([row])
+        if one.real is None or one.tokens is None:
+            return one
+        at = one.real[0]
+        tokens = max(1, at.stop if isinstance(at, slice) else int(at[-1]) + 1)
+        tensors = {
+            name: t[:, :tokens] if t.dim() >= 2 and t.shape[1] == one.tokens else t for name, t in one.tensors.items()
+        }
+        return Batch(tensors, one.rest, one.keys, one.real, tokens)
+
     def assemble(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Combine rows into a hidden state.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -92,6 +93,11 @@ class PrefixCache:
             raise RequestError(f"passes must be a whole number, 0 or more, not {self.passes!r}.")
         budget = psutil.virtual_memory().available // 4 if self.memory is None else _bytes(self.memory)
         object.__setattr__(self, "state", CacheState(budget))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain JSON."""
+        disk = None if self.disk is None else str(self.disk)
+        return {"memory": self.memory, "disk": disk, "dropout": self.dropout, "passes": self.passes}
 
     @property
     def stats(self) -> CacheStats:

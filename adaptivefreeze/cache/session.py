@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import nn
 from ..model.blocks import BlockStack
 from ..model.cost import filling_pays
 from ..model.eval_mode import eval_mode
+from ..model.input_gradients import checkpoints_reentrantly
 from ..model.mask import FreezeMask
 from .bypass import Bypass
 from .check import check_bypass, check_shape
@@ -43,9 +43,12 @@ class CacheSession:
         cache: The settings. Rows of an earlier run are reused if its frozen weights were the same.
         model: The model.
         stack: Its units.
+        seed: Seed of the dropout in rows, if the cache stores several per example.
+        epoch: Number of the next pass over the data, counted from 0.
 
     Attributes:
         stats: Statistics of this run.
+        paused: Whether the forward pass runs as without a cache.
 
     Example:
         In a plain PyTorch loop:
@@ -61,10 +64,15 @@ class CacheSession:
         ```
     """
 
-    def __init__(self, cache: PrefixCache, model: nn.Module, stack: BlockStack) -> None:
+    def __init__(
+        self, cache: PrefixCache, model: nn.Module, stack: BlockStack, *, seed: int = 0, epoch: int = 0
+    ) -> None:
         self.stats = CacheStats()
+        self.paused = False
         self._settings = cache
+        self._model = model
         self._stack = stack
+        self._seed = seed
         self._tower = model.get_submodule(stack.tower)
         self._modules = list(self._tower.modules())
         self._fingerprints = PrefixFingerprints(model, stack)
@@ -77,8 +85,13 @@ class CacheSession:
         self._tower.forward = functools.update_wrapper(functools.partial(self._forward), self._original)
         self._boundary = 0  # number of frozen leading units to skip
         self._verified = False  # whether the bypass was checked at this boundary
-        self._disabled = False  # for the rest of the run, whatever the mask
-        self._epoch = -1
+        self._reentrant = False  # whether the model uses reentrant activation checkpointing
+        # The prefix has been skipped in training. Its output is computed as for a row from then on, stored or not.
+        self._served = False
+        self._lowest = 0  # the lowest boundary of rows that may be stored, or 0 if there are none
+        self._final = False  # disabled for the rest of the run, whatever the mask
+        self._unsuitable = False  # the prefix cannot be skipped at all
+        self._epoch = epoch - 1
         self._examples: int | None = None
         self._training_rows = self._training_hits = 0
         self._prefix_seconds, self._prefix_rows = 0.0, 0
@@ -94,27 +107,53 @@ class CacheSession:
             passes: Number of passes over the training data that are left, or None if unknown.
             examples: Number of training examples, or None if unknown.
         """
-        boundary = mask.prefix if mask.prefix >= 2 else 0
-        self._store.drop_above(boundary)
-        self._examples = examples
-        self._verified = False
-        if self._disabled:
+        boundary = self._set_boundary(mask, examples)
+        if not boundary or self._final:
             return
-        if boundary < self._boundary:  # misses after rows were dropped do not mean that examples never repeat
-            self._training_rows = self._training_hits = 0
-        self._boundary = boundary
-        if not boundary:
-            return
-        empty = not len(self._store) and self._disk is None
+        # Whether rows are left depends on the lookups since the last move. The decision must not, because a run that
+        # is resumed starts with an empty memory.
+        empty = not self._lowest and not len(self._store) and self._disk is None
         if empty and passes is not None and not filling_pays(self._stack, mask, passes):
             self._disable(f"filling it does not pay with {passes:.1f} passes over the data left")
         else:
             self.stats.disabled_reason = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the run as plain JSON. Rows are not part of it."""
+        return {
+            "disabled_reason": self.stats.disabled_reason,
+            "final": self._final,
+            "unsuitable": self._unsuitable,
+            "served": self._served,
+            "lowest": self._lowest,
+            "with_padding": self._inputs.with_padding,
+            "training_rows": self._training_rows,
+            "training_hits": self._training_hits,
+        }
+
+    def resume(self, mask: FreezeMask, state: Mapping[str, Any], *, examples: int | None = None) -> None:
+        """Continue an interrupted run. Call it instead of the first `move`.
+
+        Args:
+            mask: The mask in force.
+            state: The `state_dict` of the interrupted run.
+            examples: Number of training examples, or None if unknown.
+        """
+        self.stats.disabled_reason = state["disabled_reason"]
+        self._final, self._unsuitable = state["final"], state["unsuitable"]
+        self._lowest, self._inputs.with_padding = state["lowest"], state["with_padding"]
+        self._served = state["served"]
+        self._set_boundary(mask, examples)
+        self._training_rows, self._training_hits = state["training_rows"], state["training_hits"]
+
+    def continue_serving(self) -> None:
+        """Compute the output of the prefix as for a row from the first step on, even if no rows are stored."""
+        self._served = True
+
     def next_epoch(self) -> None:
         """Start a new pass over the data. All values of the frozen prefix are compared with those the rows are from."""
         self._epoch += 1
-        if self._boundary:
+        if self._boundary and self._storing:
             self._drop_outdated(refresh=True)
 
     def detach(self) -> None:
@@ -127,22 +166,45 @@ class CacheSession:
         if self._disk is not None:
             self._disk.close()
 
+    @property
+    def _storing(self) -> bool:
+        """Whether rows are looked up and stored."""
+        return self.stats.disabled_reason is None
+
+    def _set_boundary(self, mask: FreezeMask, examples: int | None) -> int:
+        boundary = mask.prefix if mask.prefix >= 2 else 0
+        self._store.drop_above(boundary)
+        if boundary < self._lowest:
+            self._lowest = 0
+        self._examples = examples
+        self._verified = False
+        self._reentrant = checkpoints_reentrantly(self._model)
+        if boundary < self._boundary:  # misses after rows were dropped do not mean that examples never repeat
+            self._training_rows = self._training_hits = 0
+        self._boundary = boundary
+        return boundary
+
     # One forward pass of the tower
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._boundary or self._bypass.running:
+        training = self._tower.training
+        active = self._boundary and (self._storing or (training and self._served))
+        if not active or self.paused or self._bypass.running:
             return self._original(*args, **kwargs)
+        if self._unsuitable:
+            return self._run_whole(*args, **kwargs)
         begin = time.perf_counter()
-        training, passes = self._tower.training, self._settings.passes
-        variant = self._epoch % passes if passes and training else None
+        drawn = bool(self._settings.passes) and training
+        variant = (self._seed, self._epoch % self._settings.passes) if drawn else None
         try:
             batch = self._inputs.read(args, kwargs, variant)
         except Unsuitable as reason:
             if training:  # a single evaluation may need the whole pass; a training step will need it again
-                self._disable_for_run(str(reason))
-            return self._original(*args, **kwargs)
+                self._stop_skipping(str(reason))
+            return self._run_whole(*args, **kwargs)
         try:
-            self._drop_outdated()
+            if self._storing:
+                self._drop_outdated()
             if not self._verified or not self._bypass.knows(batch):
                 try:
                     check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
@@ -153,20 +215,26 @@ class CacheSession:
                     batch = self._inputs.read(args, kwargs, variant)
                     check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
                 self._verified = True
-            hidden, computing = self._hidden(batch)
+            hidden, computing = self._hidden(batch, drawn) if self._storing else (self._run_prefix(batch, drawn), 0.0)
             if training and self._settings.dropout:
                 hidden = nn.functional.dropout(hidden, self._settings.dropout, inplace=False)
-            self._count_cost(time.perf_counter() - begin - computing)
+            if training and self._reentrant and torch.is_grad_enabled():
+                hidden = hidden.detach().requires_grad_()  # it computes gradients only behind an input that needs one
+            if self._storing:
+                self._count_cost(time.perf_counter() - begin - computing)
             output = self._bypass.from_boundary(self._original, batch, self._boundary, hidden)
         except Unsuitable as error:
             failure = str(error)
         except Exception as error:  # a run that would train without a cache goes on
             failure = f"skipping the prefix failed ({type(error).__name__}: {error})"
         else:
-            self._disable_if_useless()
+            self._served |= training
+            if self._storing:
+                self._lowest = min(self._lowest or self._boundary, self._boundary)
+                self._disable_if_useless()
             return output
-        self._disable_for_run(failure)
-        return self._original(*args, **kwargs)
+        self._stop_skipping(failure)
+        return self._run_whole(*args, **kwargs)
 
     def _count_cost(self, seconds: float) -> None:
         self.stats.seconds_spent += seconds
@@ -175,12 +243,24 @@ class CacheSession:
         if self._disk is not None:
             self.stats.disk_bytes = self._disk.bytes
 
-    def _hidden(self, batch: Batch) -> tuple[torch.Tensor, float]:
-        """The hidden state at the boundary, (batch, tokens, hidden), and the seconds that running units took."""
+    def _run_whole(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the tower as without a cache, but for the mode of a prefix that was skipped before."""
+        if not self._served or self._settings.passes:
+            return self._original(*args, **kwargs)
+        units = self._stack.units[: self._boundary]
+        prefix = [m for u in units for path in u.modules for m in self._model.get_submodule(path).modules()]
+        with eval_mode(prefix):
+            return self._original(*args, **kwargs)
+
+    def _hidden(self, batch: Batch, drawn: bool) -> tuple[torch.Tensor, float]:
+        """The hidden state at the boundary, (batch, tokens, hidden), and the seconds that running units took.
+
+        Rows with dropout are not continued from a lower boundary: they would depend on the masks that were in force.
+        """
         found: dict[int, list[int]] = {}  # boundary -> examples found there; 0 for those not found
         rows: dict[int, torch.Tensor] = {}
         for index, key in enumerate(batch.keys):
-            boundary, row = self._look_up(key)
+            boundary, row = self._look_up(key, lowest=self._boundary if drawn else 1)
             found.setdefault(boundary, []).append(index)
             if row is not None:
                 rows[index] = row
@@ -193,7 +273,7 @@ class CacheSession:
             part = batch.select(indices)
             start = part.assemble([rows[i] for i in indices]) if boundary else None
             begin = time.perf_counter()
-            result = self._run_prefix(part, boundary, start)
+            result = self._run_prefix(part, drawn, boundary, start)
             seconds = time.perf_counter() - begin
             computing += seconds
             if boundary:
@@ -211,11 +291,16 @@ class CacheSession:
             self.stats.seconds_saved += len(found.get(self._boundary, ())) * self._prefix_seconds / self._prefix_rows
         return (whole if whole is not None else batch.assemble([rows[i] for i in range(batch.size)])), computing
 
-    def _look_up(self, key: bytes) -> tuple[int, torch.Tensor | None]:
-        """The deepest boundary, up to the present one, with a row of the example, and the row; (0, None) for none."""
+    def _look_up(self, key: bytes, lowest: int) -> tuple[int, torch.Tensor | None]:
+        """The deepest boundary from `lowest` to the present one with a row of the example, and the row.
+
+        (0, None) if there is none.
+        """
         known = self._store.boundary(key) or 0
+        if known < lowest:
+            known = 0
         if known < self._boundary and self._disk is not None:
-            for boundary in range(self._boundary, max(known, 1), -1):
+            for boundary in range(self._boundary, max(known, lowest - 1, 1), -1):
                 row = self._disk.get(self._fingerprints.chain(boundary), key)
                 if row is not None:
                     self._store.put(key, boundary, row)
@@ -227,12 +312,28 @@ class CacheSession:
         if self._disk is not None:
             self._disk.put(self._fingerprints.chain(self._boundary), key, row)
 
-    def _run_prefix(self, batch: Batch, start: int, hidden: torch.Tensor | None) -> torch.Tensor:
-        with_dropout = self._settings.passes and self._tower.training
-        with torch.no_grad(), nullcontext() if with_dropout else eval_mode(self._modules):
+    def _run_prefix(
+        self, batch: Batch, drawn: bool, start: int = 0, hidden: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run the units from boundary `start` to the present one: in evaluation mode, or with dropout if `drawn`."""
+        if drawn:
+            return batch.assemble([self._draw(batch.alone(index)) for index in range(batch.size)])
+        with torch.no_grad(), eval_mode(self._modules):
             result = self._bypass.from_inputs(self._original, batch, self._boundary, start=start, hidden=hidden)
         check_shape(result, batch, self._boundary)
         return result
+
+    def _draw(self, example: Batch) -> torch.Tensor:
+        """The row of one example with dropout. It depends on the key alone, not on the batch or on the random state."""
+        seed = int.from_bytes(example.keys[0][:8], "little") >> 1
+        cuda = [t.device.index or 0 for t in example.tensors.values() if t.is_cuda][:1]
+        with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+            torch.default_generator.manual_seed(seed)
+            for index in cuda:
+                torch.cuda.default_generators[index].manual_seed(seed)
+            result = self._bypass.from_inputs(self._original, example, self._boundary)
+        check_shape(result, example, self._boundary)
+        return result[0] if example.real is None else result[0, example.real[0]]
 
     def _count(self, examples: int, hits: int) -> None:
         self.stats.hits += hits
@@ -251,18 +352,19 @@ class CacheSession:
     def _disable_if_useless(self) -> None:
         enough = 1.25 * max(1, self._settings.passes) * (self._examples or _ASSUMED_EXAMPLES)
         if self._training_rows > enough and self._training_hits < _USEFUL_SHARE * self._training_rows:
-            self._disable_for_run("hardly any example is found again (do the inputs change every epoch?)")
+            self._disable("hardly any example is found again (do the inputs change every epoch?)", final=True)
         elif self._examples and self._store.refused and len(self._store) < _USEFUL_SHARE * self._examples:
             budget = self._settings.state.budget
-            self._disable_for_run(f"{budget} bytes hold {len(self._store)} of {self._examples} examples")
+            self._disable(f"{budget} bytes hold {len(self._store)} of {self._examples} examples", final=True)
 
-    def _disable_for_run(self, reason: str) -> None:
-        self._disabled = True
-        self._disable(reason)
+    def _stop_skipping(self, reason: str) -> None:
+        self._unsuitable = True
+        self._disable(reason, final=True)
 
-    def _disable(self, reason: str) -> None:
+    def _disable(self, reason: str, *, final: bool = False) -> None:
         if self.stats.disabled_reason is None:
             logger.warning("Prefix cache disabled: %s.", reason)
         self.stats.disabled_reason = reason
-        self._boundary = 0
+        self._final |= final
+        self._lowest = 0
         self._store.drop_above(0)

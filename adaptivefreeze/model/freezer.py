@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -157,6 +158,18 @@ class Freezer:
         }
         if self._groups is not None:
             self._groups.set_factors(self._factors)
+
+    @contextmanager
+    def user_flags(self) -> Iterator[None]:
+        """Set the flags of the user for a while, and then those of the mask again."""
+        flags = [(parameter, parameter.requires_grad) for parameter in self._parameters.values()]
+        try:
+            for name, parameter in self._parameters.items():
+                parameter.requires_grad_(self._user_flags[name])
+            yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
 
     def restore(self) -> None:
         """Restore the flags and modes that the user had set, and detach from the model and the optimizer."""

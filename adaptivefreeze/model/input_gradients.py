@@ -41,7 +41,7 @@ class InputGradientStop:
     def _embedded(self, module: nn.Module, args: Any, output: Any) -> None:
         # A leaf that comes from a frozen table requires a gradient only because the transformers hook said so.
         if self._frozen() and isinstance(output, torch.Tensor) and output.is_leaf and output.requires_grad:
-            if _checkpoints_reentrantly(self._model):
+            if checkpoints_reentrantly(self._model):
                 self._warn()
             else:
                 output.requires_grad_(False)
@@ -68,6 +68,7 @@ def _input_embeddings(model: nn.Module) -> list[nn.Module]:
     return tables
 
 
-def _checkpoints_reentrantly(model: nn.Module) -> bool:
+def checkpoints_reentrantly(model: nn.Module) -> bool:
+    """Return whether the reentrant form of activation checkpointing of transformers is switched on in `model`."""
     functions = (getattr(m, "_gradient_checkpointing_func", None) for m in model.modules())
     return any(getattr(f, "keywords", {}).get("use_reentrant", False) for f in functions if f is not None)

@@ -46,6 +46,9 @@ class SignalCollector:
         stack: Its units.
         accumulation: Micro-batches per optimizer step.
 
+    Attributes:
+        paused: Whether forward passes are ignored.
+
     Raises:
         ValueError: For a name that is not a signal.
     """
@@ -60,6 +63,7 @@ class SignalCollector:
         self._costs = Costs(model, stack, accumulation=accumulation, profiler=self._profiler) if wanted else None
         self.needs_gradients = bool(needs & _FROM_GRADIENTS)
         self._device = next(model.parameters()).device
+        self.paused = False
         self._handles: list[Any] = []
         if needs & {"similarities", *COSTS}:
             self._handles.append(model.register_forward_pre_hook(self._before_forward, with_kwargs=True))
@@ -141,14 +145,14 @@ class SignalCollector:
             yield "costs", self._costs
 
     def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if module.training:
+        if module.training and not self.paused:
             for measure in self._measures.values():
                 measure.on_batch(kwargs)
             if self._costs is not None:
                 self._costs.on_batch(kwargs)
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._profiler is not None and module.training:
+        if self._profiler is not None and module.training and not self.paused:
             self._profiler.on_forward_end()
 
 

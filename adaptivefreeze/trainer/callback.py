@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,8 @@ from ..model.discovery import find_blocks
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
 from ..policies import Policy, parse_policy
-from .checkpoint import load_run
+from .checkpoint import SavedRun, is_marked, load_run, mark, refuse_other_depth
+from .gradient_guard import GradientGuard
 from .hooks import (
     Patches,
     evaluates_in_time,
@@ -29,6 +31,7 @@ from .hooks import (
     training_plan,
     written_checkpoint,
 )
+from .precision import warn_slow_precision
 from .run import FreezingRun
 
 logger = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class FreezeCallback(TrainerCallback):
         self._eval_frozen = eval_frozen
         self._tower = tower
         self._run: FreezingRun | None = None
+        self._gradient_guard: GradientGuard | None = None
         self._patches = Patches()
         self._guarded: WeakSet[Trainer] = WeakSet()
 
@@ -189,6 +193,8 @@ class FreezeCallback(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._gradient_guard is not None:
+            self._gradient_guard.check()
         runner = None if self._run is None else self._run.runner
         if runner is not None and runner.missed_gradients(state.global_step):
             raise RequestError(
@@ -242,9 +248,14 @@ class FreezeCallback(TrainerCallback):
             cache=self.cache,
             eval_frozen=self._eval_frozen,
             step=state.global_step,
-            saved=load_run(resumed_checkpoint(), self.policy) if state.global_step else None,
+            saved=self._saved(state, stack) if state.global_step else None,
         )
         self.stack, self.timeline = stack, run.timeline
+        mark(state, type(self).__name__)
+        warn_slow_precision(args, model)
+        if trainer is not None:
+            self._gradient_guard = GradientGuard(trainer, model, run)
+            self._patches.replace(trainer, "compute_loss", self._gradient_guard.compute_loss)
         runner = run.runner
         if runner is None:
             return
@@ -261,15 +272,32 @@ class FreezeCallback(TrainerCallback):
         if trainer is not None and runner.collector.needs_gradients:
             on_raw_gradients(self._patches, trainer, model, lambda: runner.gradients_ready(trainer.state.global_step))
 
+    def _saved(self, state: TrainerState, stack: BlockStack) -> SavedRun | None:
+        marked = is_marked(state, type(self).__name__)
+        return load_run(resumed_checkpoint(), self.policy, depth=stack.depth, marked=marked)
+
     def _guard(self, trainer: Trainer) -> None:
         """Restore the user's flags when `trainer.train()` raises."""
         self._guarded.add(trainer)
-        on_failure(self._patches, trainer, "train", self.restore, permanent=True)
+        on_failure(self._patches, trainer, "train", functools.partial(self._failed, trainer), permanent=True)
+
+    def _failed(self, trainer: Trainer, error: BaseException) -> None:
+        started = self._run is not None
+        self.restore()
+        folder = resumed_checkpoint(error)
+        if started or folder is None or not isinstance(error, (RuntimeError, ValueError)):
+            return
+        saved = SavedRun.load(folder)  # torch reports another depth as parameter groups that do not match
+        if saved is not None:
+            try:
+                refuse_other_depth(folder, saved, find_blocks(trainer.model, self._tower).depth)
+            except RequestError as request:
+                raise request from error
 
     def _patch(self, trainer: Trainer) -> None:
         if trainer not in self._guarded:  # added after the Trainer was made: its train() is already running
             self._guard(trainer)
-            on_failure(self._patches, trainer, "training_step", self.restore)
+            on_failure(self._patches, trainer, "training_step", lambda _: self.restore())
         self._patches.replace(trainer, "log", self._log_with_summary)
 
     def _log_with_summary(self, original: Callable[..., Any], logs: dict[str, float], *args: Any, **kwargs: Any) -> Any:
@@ -277,6 +305,7 @@ class FreezeCallback(TrainerCallback):
 
     def _end(self, *, restore: bool) -> None:
         self._patches.remove()
+        self._gradient_guard = None
         if self._run is not None:
             run, self._run = self._run, None
             run.close(restore=restore)

@@ -4,6 +4,9 @@
 signals measured so far and the optimizer state of frozen parameters. The Trainer offers to store the state of a
 callback in `trainer_state.json`, but with `restore_callback_states_from_checkpoint=True` it then replaces the callback
 by a new one that it builds from JSON arguments: the object that the user holds would not be the one that trains.
+
+The Trainer writes its own files first. `mark` leaves a mark in them, so that a checkpoint from which these two files
+are missing, because the process ended in between, is known to be incomplete.
 """
 
 from __future__ import annotations
@@ -12,13 +15,17 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
 
+from ..errors import RequestError
+from ..model.timeline import Timeline
 from ..policies import Policy
 
 logger = logging.getLogger(__name__)
@@ -38,6 +45,8 @@ class SavedRun:
         timeline: The timeline as JSON. Its last mask is the one in force.
         learning_rates: Factors on the learning rates of units.
         pace: The `state_dict` of the schedule's pace.
+        settings: Settings of the callback that affect the weights: `eval_frozen` and `cache`.
+        cache: The `state_dict` of the cache session. Empty without a cache.
         tensors: Signals and optimizer state.
     """
 
@@ -47,15 +56,21 @@ class SavedRun:
     timeline: list[dict[str, Any]]
     learning_rates: dict[str, float]
     pace: dict[str, float]
+    settings: dict[str, Any]
+    cache: dict[str, Any]
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks of the model."""
+        return Timeline.from_json(self.timeline)[-1].mask.depth
 
     def save(self, folder: Path) -> None:
         """Write the files. The JSON file is written last, so that it exists only if both are complete."""
         if not folder.is_dir():
             logger.warning("The freezing state is not saved: there is no checkpoint folder %s.", folder)
             return
-        state = asdict(self)
-        del state["tensors"]
+        state = {**vars(self), "tensors": sorted(self.tensors)}
         (folder / STATE_FILE).unlink(missing_ok=True)
         (folder / TENSORS_FILE).unlink(missing_ok=True)
         if self.tensors:
@@ -68,12 +83,33 @@ class SavedRun:
 
     @classmethod
     def load(cls, folder: Path) -> SavedRun | None:
-        """Read the files in `folder`. None if there are none."""
+        """Read the files in `folder`. None if there are none.
+
+        Raises:
+            RequestError: If they are incomplete or damaged.
+        """
         path = folder / STATE_FILE
         if not path.exists():
             return None
-        tensors = load_file(folder / TENSORS_FILE) if (folder / TENSORS_FILE).exists() else {}
-        return cls(**json.loads(path.read_text()), tensors=tensors)
+        try:
+            state = json.loads(path.read_text())
+            names = state.pop("tensors")
+            saved = cls(**state)
+            Timeline.from_json(saved.timeline)[-1]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise _damaged(path) from error
+        if not names:
+            return saved
+        path = folder / TENSORS_FILE
+        if not path.exists():
+            raise _incomplete(path)
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path) from error
+        if sorted(tensors) != names:
+            raise _damaged(path)
+        return cls(**state, tensors=tensors)
 
 
 def class_name(policy: Policy) -> str:
@@ -81,17 +117,50 @@ def class_name(policy: Policy) -> str:
     return type(policy).__qualname__
 
 
-def load_run(folder: Path | None, policy: Policy) -> SavedRun | None:
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """Return the settings of a callback as they are written in its arguments."""
+    cache = settings["cache"]
+    if cache is not None:
+        cache = f"PrefixCache({', '.join(f'{name}={value!r}' for name, value in cache.items() if value)})"
+    return f"eval_frozen={settings['eval_frozen']} and cache={cache}"
+
+
+def mark(state: TrainerState, callback: str) -> None:
+    """Note in the state of the Trainer that its checkpoints hold the state of freezing.
+
+    Args:
+        state: The state of the Trainer.
+        callback: Name of the class of the callback. The Trainer restores a callback of this name from each entry of
+            the list that is stored for it; the list is empty.
+    """
+    callbacks: Any = state.stateful_callbacks
+    callbacks.setdefault(callback, [])
+
+
+def is_marked(state: TrainerState, callback: str) -> bool:
+    """Return whether `mark` has been called in the run that wrote the checkpoint from which `state` is restored."""
+    return callback in (state.stateful_callbacks or ())
+
+
+def load_run(folder: Path | None, policy: Policy, *, depth: int, marked: bool) -> SavedRun | None:
     """Return the run of `policy` that a checkpoint holds, or None, with a warning, if it holds none.
 
     Args:
         folder: The checkpoint that training resumes from, or None if it is unknown.
         policy: The policy of the present run. It is not built from the checkpoint, so it need not be registered.
+        depth: Number of blocks of the model.
+        marked: Whether the checkpoint should hold the state of freezing.
+
+    Raises:
+        RequestError: If the checkpoint is incomplete, damaged, or of a model with another number of blocks.
     """
     saved = None if folder is None else SavedRun.load(folder)
     if saved is None:
+        if folder is not None and marked:
+            raise _incomplete(folder / STATE_FILE)
         logger.warning("The checkpoint holds no freezing state: %s starts anew.", policy)
         return None
+    refuse_other_depth(folder, saved, depth)
     if (saved.policy, saved.policy_class) != (str(policy), class_name(policy)):
         logger.warning(
             "The checkpoint was written under the policy %s: %s starts anew.",
@@ -100,3 +169,22 @@ def load_run(folder: Path | None, policy: Policy) -> SavedRun | None:
         )
         return None
     return saved
+
+
+def refuse_other_depth(folder: Path | None, saved: SavedRun, depth: int) -> None:
+    """Raise `RequestError` if the model of a checkpoint has not `depth` blocks."""
+    if saved.depth != depth:
+        raise RequestError(
+            f"the checkpoint {folder} is of a model with {saved.depth} blocks, and this model has {depth}: resume "
+            "with the model that it was written with."
+        )
+
+
+def _incomplete(path: Path) -> RequestError:
+    return RequestError(
+        f"the checkpoint {path.parent} is incomplete, {path.name} is missing: resume from an earlier checkpoint."
+    )
+
+
+def _damaged(path: Path) -> RequestError:
+    return RequestError(f"{path} is damaged: resume from an earlier checkpoint.")

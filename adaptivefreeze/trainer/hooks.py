@@ -6,6 +6,7 @@ import functools
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -25,9 +26,9 @@ def running_trainer() -> Trainer | None:
     return next((t for f in _frames() if isinstance(t := f.f_locals.get("self"), Trainer)), None)
 
 
-def resumed_checkpoint() -> Path | None:
-    """Return the folder that the running `Trainer.train()` resumes from, or None."""
-    for frame in _frames():
+def resumed_checkpoint(error: BaseException | None = None) -> Path | None:
+    """Return the folder that the running `Trainer.train()` resumes from, or the one that ended in `error`, or None."""
+    for frame in _frames() if error is None else (frame for frame, _ in traceback.walk_tb(error.__traceback__)):
         if isinstance(frame.f_locals.get("self"), Trainer):
             folder = frame.f_locals.get("resume_from_checkpoint")
             if isinstance(folder, (str, os.PathLike)):
@@ -61,6 +62,7 @@ def training_plan(trainer: Trainer | None, args: TrainingArguments, state: Train
         accumulation=args.gradient_accumulation_steps,
         evaluation_sets=len(sets) if isinstance(sets, dict) else 1,
         loss_scaled=trainer is not None and getattr(trainer.accelerator, "scaler", None) is not None,
+        seed=args.seed,
     )
 
 
@@ -112,15 +114,15 @@ class Patches:
 
 
 def on_failure(
-    patches: Patches, trainer: Trainer, name: str, failed: Callable[[], None], *, permanent: bool = False
+    patches: Patches, trainer: Trainer, name: str, failed: Callable[[BaseException], None], *, permanent: bool = False
 ) -> None:
-    """Call `failed` when `trainer.<name>()` raises. The Trainer has no event for that."""
+    """Call `failed` with the exception when `trainer.<name>()` raises. The Trainer has no event for that."""
 
     def guarded(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return original(*args, **kwargs)
-        except BaseException:
-            failed()
+        except BaseException as error:
+            failed(error)
             raise
 
     patches.replace(trainer, name, guarded, permanent=permanent)

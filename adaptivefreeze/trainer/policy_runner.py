@@ -26,6 +26,7 @@ class TrainingPlan:
         accumulation: Micro-batches per optimizer step.
         evaluation_sets: Validation sets, each of which is reported separately.
         loss_scaled: Whether AMP scales the loss, and therefore skips a step now and then.
+        seed: Seed of the run.
     """
 
     total_steps: int
@@ -35,6 +36,7 @@ class TrainingPlan:
     accumulation: int = 1
     evaluation_sets: int = 1
     loss_scaled: bool = False
+    seed: int = 0
 
 
 class PolicyRunner:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,9 +16,11 @@ from ..model.freezer import Freezer
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
 from ..policies import AdaptivePolicy, Decision, Policy
-from .checkpoint import SavedRun, class_name
+from .checkpoint import SavedRun, class_name, describe_settings
 from .policy_runner import PolicyRunner, TrainingPlan
 from .schedule_pace import SchedulePace
+
+logger = logging.getLogger(__name__)
 
 
 class FreezingRun:
@@ -60,6 +64,7 @@ class FreezingRun:
         self.runner: PolicyRunner | None = None
         self._model = model
         self._cache = cache
+        self._eval_frozen = eval_frozen
         self._session: CacheSession | None = None
         self._optimizer = optimizer
         policy.reset()
@@ -84,7 +89,7 @@ class FreezingRun:
             keep_optimizer_state=policy.keep_optimizer_state,
         )
         try:
-            self._start(mask, step, {} if saved is None else saved.tensors)
+            self._start(mask, step, saved)
         except BaseException:
             self.close(restore=True)
             raise
@@ -93,6 +98,35 @@ class FreezingRun:
     def mask(self) -> FreezeMask:
         """The mask in force."""
         return self.freezer.mask
+
+    @property
+    def cached(self) -> bool:
+        """Whether the prefix cache is active."""
+        return self._session is not None and self._session.stats.disabled_reason is None
+
+    @contextmanager
+    def without_freezing(self) -> Iterator[None]:
+        """Run forward and backward passes without the cache, and with the flags of the user."""
+        if self._session is not None:
+            self._session.paused = True
+        try:
+            with self.freezer.user_flags():
+                yield
+        finally:
+            if self._session is not None:
+                self._session.paused = False
+
+    @contextmanager
+    def unobserved(self) -> Iterator[None]:
+        """Run forward and backward passes that are no part of the training, and are not measured."""
+        if self.runner is None:
+            yield
+            return
+        self.runner.collector.paused = True
+        try:
+            yield
+        finally:
+            self.runner.collector.paused = False
 
     def move(self, mask: FreezeMask, reason: str, step: int) -> None:
         """Make `mask` hold from now on, and record it.
@@ -120,7 +154,7 @@ class FreezingRun:
             step,
             self.mask,
             learning_rate=self._learning_rate(),
-            cached=self._session is not None and self._session.stats.disabled_reason is None,
+            cached=self.cached,
             metrics=metrics,
             ahead=self.pace.ahead,
         )
@@ -162,8 +196,14 @@ class FreezingRun:
             timeline=self.timeline.to_json(),
             learning_rates=self.learning_rates,
             pace=self.pace.state_dict(),
+            settings=self.settings(),
+            cache={} if self._session is None else self._session.state_dict(),
             tensors={**measured, **self.freezer.optimizer_state()},
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that affect the weights, as plain JSON."""
+        return {"eval_frozen": self._eval_frozen, "cache": None if self._cache is None else self._cache.to_json()}
 
     def close(self, *, restore: bool) -> None:
         """End the run: detach from the model.
@@ -181,7 +221,8 @@ class FreezingRun:
         else:
             self.freezer.release()
 
-    def _start(self, mask: FreezeMask, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
+    def _start(self, mask: FreezeMask, step: int, saved: SavedRun | None) -> None:
+        tensors = {} if saved is None else saved.tensors
         self.freezer.apply(mask)
         self.freezer.load_optimizer_state(tensors)
         if self.learning_rates:
@@ -189,9 +230,24 @@ class FreezingRun:
         if isinstance(self.policy, AdaptivePolicy):
             self.runner = PolicyRunner(self.policy, self._model, self.stack, self.plan)
             self.runner.load(tensors)
+        if saved is not None and saved.settings != self.settings():
+            logger.warning(
+                "The checkpoint was written with %s; this run continues with %s.",
+                describe_settings(saved.settings),
+                describe_settings(self.settings()),
+            )
         if self._cache is not None:
-            self._session = CacheSession(self._cache, self._model, self.stack)
-            self._move_cache(step)
+            self._start_cache(self._cache, mask, step, saved)
+
+    def _start_cache(self, cache: PrefixCache, mask: FreezeMask, step: int, saved: SavedRun | None) -> None:
+        epoch = int(step // self.plan.steps_per_epoch) if self.plan.steps_per_epoch else 0
+        self._session = CacheSession(cache, self._model, self.stack, seed=self.plan.seed, epoch=epoch)
+        if saved is not None and saved.settings["cache"] == cache.to_json():
+            self._session.resume(mask, saved.cache, examples=self.plan.examples)
+            return
+        if saved is not None and saved.cache.get("served"):
+            self._session.continue_serving()
+        self._move_cache(step)
 
     def _carry_out(self, decision: Decision, step: int) -> None:
         if decision.learning_rates is not None:

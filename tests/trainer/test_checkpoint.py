@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from training import losses, make_trainer, moved, tiny_bert, weights
 from transformers import TrainerCallback
 
-from adaptivefreeze import AutoFreeze, BottomUp, FreezeCallback, FreezeMask, Policy, PrefixCache
+from adaptivefreeze import AutoFreeze, BottomUp, FreezeCallback, FreezeMask, Policy, PrefixCache, RequestError
+from adaptivefreeze.model.timeline import Change, Timeline
 from adaptivefreeze.policies import AdaptivePolicy, Decision, DecisionPoints
 from adaptivefreeze.trainer.checkpoint import SavedRun
 
@@ -151,7 +153,10 @@ def test_a_trial_of_a_hyperparameter_search_saves_into_its_own_folder(tmp_path):
 
 
 def test_a_checkpoint_is_complete_or_absent(tmp_path, caplog):
-    state = {"policy": "p", "policy_class": "P", "policy_state": {}, "timeline": [], "learning_rates": {}, "pace": {}}
+    state = {
+        "policy": "p", "policy_class": "P", "policy_state": {}, "learning_rates": {}, "pace": {}, "settings": {},
+        "cache": {}, "timeline": Timeline([Change(0, FreezeMask(4), "static")]).to_json(),
+    }  # fmt: skip
     saved = SavedRun(**state, tensors={"weights/a": torch.arange(3.0)})
     saved.save(tmp_path)
     assert SavedRun.load(tmp_path) == saved
@@ -162,3 +167,80 @@ def test_a_checkpoint_is_complete_or_absent(tmp_path, caplog):
     assert SavedRun.load(tmp_path) is None
     saved.save(tmp_path / "absent")
     assert "is not saved" in caplog.text
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+FAULTS = {
+    "freezing.json is missing": lambda folder: (folder / "freezing.json").unlink(),
+    "freezing.safetensors is missing": lambda folder: (folder / "freezing.safetensors").unlink(),
+    "freezing.json is damaged": lambda folder: _truncate(folder / "freezing.json"),
+    "freezing.json is damaged ": lambda folder: (folder / "freezing.json").write_text("[]"),
+    "freezing.json is damaged  ": lambda folder: (folder / "freezing.json").write_bytes(b"\xff"),
+    "freezing.safetensors is damaged": lambda folder: _truncate(folder / "freezing.safetensors"),
+    "freezing.safetensors is damaged ": lambda folder: save_file({}, folder / "freezing.safetensors"),
+}
+
+
+@pytest.mark.parametrize("restored", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_incomplete_checkpoint_is_refused(tmp_path, fault, restored):
+    settings = {"restore_callback_states_from_checkpoint": restored}
+    checkpoint = killed_run(tmp_path, AutoFreeze(intervals=2), **settings)
+    FAULTS[fault](tmp_path / "checkpoint-4")
+    with pytest.raises(RequestError, match=f"{fault.strip()}: resume from an earlier checkpoint"):
+        resume(tmp_path, FreezeCallback(AutoFreeze(intervals=2)), checkpoint, **settings)
+
+
+def test_killed_between_the_two_writes_of_a_checkpoint(tmp_path, monkeypatch):
+    """The last checkpoint is refused, and the one before it continues the run."""
+    callback = FreezeCallback(AutoFreeze(90, intervals=2))
+    whole = make_trainer(tiny_bert(), tmp_path / "whole", [callback], **SETTINGS)
+    whole.train()
+    save = SavedRun.save
+
+    def killed(self, folder):
+        if folder.name == "checkpoint-8":
+            raise KeyboardInterrupt
+        save(self, folder)
+
+    interrupted = make_trainer(tiny_bert(), tmp_path, [FreezeCallback(AutoFreeze(90, intervals=2))], **SETTINGS)
+    with monkeypatch.context() as patched:
+        patched.setattr(SavedRun, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.train()
+    with pytest.raises(RequestError, match=r"checkpoint-8 is incomplete, freezing\.json is missing"):
+        resume(tmp_path, FreezeCallback(AutoFreeze(90, intervals=2)), True)
+    resumed = resume(tmp_path, FreezeCallback(AutoFreeze(90, intervals=2)), str(tmp_path / "checkpoint-4"))
+    assert not moved(weights(whole.model), weights(resumed.model))
+
+
+@pytest.mark.parametrize("save_only_model", [False, True])
+def test_a_model_of_another_depth_is_refused(tmp_path, save_only_model):
+    checkpoint = killed_run(tmp_path, BottomUp(2), save_only_model=save_only_model)
+    trainer = make_trainer(tiny_bert(blocks=6), tmp_path, [FreezeCallback(BottomUp(2))], **SETTINGS)
+    with pytest.raises(RequestError, match="checkpoint-4 is of a model with 4 blocks, and this model has 6"):
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_changed_settings_hold_with_a_warning(tmp_path, caplog, restored):
+    settings = {"restore_callback_states_from_checkpoint": restored}
+    checkpoint = killed_run(tmp_path, BottomUp(2), **settings)
+    callback = FreezeCallback(BottomUp(2), cache=PrefixCache(passes=2), eval_frozen=True)
+    trainer = resume(tmp_path, callback, checkpoint, **settings)
+    assert (
+        "written with eval_frozen=False and cache=None; this run continues with eval_frozen=True and "
+        "cache=PrefixCache(passes=2)." in caplog.text
+    )
+    assert callback in trainer.callback_handler.callbacks
+    assert callback.cache.stats.misses > 0
+    assert len(callback.timeline) == 1
+
+
+def test_unchanged_settings_need_no_warning(tmp_path, caplog):
+    checkpoint = killed_run(tmp_path, BottomUp(2))
+    resume(tmp_path, FreezeCallback(BottomUp(2)), checkpoint)
+    assert "checkpoint was written" not in caplog.text
