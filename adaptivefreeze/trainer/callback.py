@@ -285,7 +285,7 @@ class FreezeCallback(TrainerCallback):
         started = self._run is not None
         self.restore()
         folder = resumed_checkpoint(error)
-        if started or folder is None or not isinstance(error, (RuntimeError, ValueError)):
+        if started or folder is None or trainer.model is None or not isinstance(error, (RuntimeError, ValueError)):
             return
         saved = SavedRun.load(folder)  # torch reports another depth as parameter groups that do not match
         if saved is not None:
