@@ -16,6 +16,7 @@ from ..model.cost import filling_pays
 from ..model.eval_mode import eval_mode
 from ..model.input_gradients import checkpoints_reentrantly
 from ..model.mask import FreezeMask
+from ..model.sharding import is_sharded
 from .bypass import Bypass
 from .check import check_bypass, check_shape
 from .disk import DiskRows
@@ -95,6 +96,11 @@ class CacheSession:
         self._examples: int | None = None
         self._training_rows = self._training_hits = 0
         self._prefix_seconds, self._prefix_rows = 0.0, 0
+        if is_sharded(model):
+            self._stop_skipping(
+                "the parameters are sharded over processes, which must all run the same blocks, while each process "
+                "finds other examples"
+            )
 
     def move(self, mask: FreezeMask, *, passes: float | None = None, examples: int | None = None) -> None:
         """Skip the frozen prefix of `mask` from now on.

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 _SAMPLES_PER_TENSOR = 64
 
@@ -24,8 +25,11 @@ def update_digest(digest: Digest, label: str, tensor: torch.Tensor) -> None:
     Args:
         digest: A hash object of `hashlib`.
         label: What distinguishes this tensor from others of the same bytes: name, dtype, shape.
-        tensor: A tensor of any dtype, shape and device. Its bytes are hashed in C order.
+        tensor: A tensor of any dtype, shape and device. Its bytes are hashed in C order. Of a sharded tensor, the part
+            of this process is hashed.
     """
+    if isinstance(tensor, DTensor):
+        tensor = tensor.to_local()
     digest.update(label.encode())
     digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 

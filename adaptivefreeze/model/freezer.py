@@ -20,6 +20,7 @@ from .mask import FreezeMask
 from .optimizer_groups import OptimizerGroups
 from .optimizer_state import KeptOptimizerState
 from .order_check import OrderCheck
+from .sharding import reshard
 
 _FREEZERS: WeakKeyDictionary[nn.Module, Freezer] = WeakKeyDictionary()
 
@@ -123,6 +124,8 @@ class Freezer:
         self.mask, self._frozen = mask, frozen
         if self._groups is not None:
             self._groups.hide(self._parameters[name] for name in frozen)
+        if changed:
+            reshard(self.model)
         if changed and (dynamo := sys.modules.get("torch._dynamo")) is not None:
             dynamo.reset()  # a compiled frame may be reused after requires_grad changed (pytorch #139476)
 
@@ -204,6 +207,11 @@ class Freezer:
         """Restore what `optimizer_state` returned. Other names are ignored."""
         if self._kept is not None:
             self._kept.load(tensors)
+
+    def without_optimizer_state(self) -> list[str]:
+        """Return the names of the parameters for which the optimizer holds no state."""
+        state = self._groups.optimizer.state if self._groups is not None else {}
+        return [name for name, parameter in self._parameters.items() if not state.get(parameter)]
 
     def _drop_optimizer_state(self, names: Iterable[str]) -> None:
         if self._groups is None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .sharding import full, placed_like
+
 # Where a value is stored by the optimizer. The first part of its name in a checkpoint.
 _DEVICE, _HOST, _NUMBER = "optimizer state on device", "optimizer state on host", "optimizer state as number"
 
@@ -29,13 +31,16 @@ class KeptOptimizerState:
             return
         state: dict[str, Any] = {}
         for key, (place, value) in kept.items():
-            state[key] = value.item() if place == _NUMBER else value.to(parameter.device) if place == _DEVICE else value
+            if place == _NUMBER:
+                state[key] = value.item()
+            else:
+                state[key] = placed_like(value, parameter) if place == _DEVICE else value
         optimizer.state[parameter] = state
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the contents for a checkpoint, as `place/parameter/key` -> tensor."""
         return {
-            f"{place}/{name}/{key}": value
+            f"{place}/{name}/{key}": full(value)
             for name, state in self._kept.items()
             for key, (place, value) in state.items()
         }

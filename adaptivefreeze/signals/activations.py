@@ -11,12 +11,16 @@ from torch import nn
 from ..model.blocks import BlockStack, Unit
 from ..model.eval_mode import eval_mode
 from .base import Measure, at_least_float32
+from .ranks import gather_batch
 
 PROBE_EXAMPLES = 16
 
 
 class Similarities(Measure):
-    """Runs a probe batch at each decision point, in evaluation mode. It draws no random numbers."""
+    """Runs a probe batch at each decision point, in evaluation mode. It draws no random numbers.
+
+    The batch holds the first examples of the first batch, taken over all processes.
+    """
 
     first_rank_only = True
 
@@ -26,11 +30,12 @@ class Similarities(Measure):
 
     def on_batch(self, inputs: Mapping[str, Any]) -> None:
         if not self._probe:
-            self._probe = {
+            own = {
                 name: value[:PROBE_EXAMPLES].detach().clone()
                 for name, value in inputs.items()
                 if isinstance(value, torch.Tensor) and value.dim()
             }
+            self._probe = {name: value[:PROBE_EXAMPLES] for name, value in gather_batch(own).items()}
 
     def read(self) -> dict[str, list[list[float]]]:
         if not self._probe:

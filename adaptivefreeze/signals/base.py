@@ -11,6 +11,7 @@ from torch import nn
 
 from ..model.blocks import BlockStack
 from ..model.mask import block_name
+from ..model.sharding import full
 from ..policies.decision import Norms
 
 Reading = dict[str, float] | dict[str, Norms] | dict[str, list[float]] | dict[str, list[list[float]]]
@@ -96,4 +97,4 @@ def at_least_float32(value: torch.Tensor) -> torch.Tensor:
 
 
 def _to_floats(scalars: Sequence[torch.Tensor]) -> list[float]:
-    return torch.stack([s.double() for s in scalars]).tolist() if scalars else []
+    return torch.stack([full(s).double() for s in scalars]).tolist() if scalars else []

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack
-from ..policies.decision import Norms
 from .activations import Similarities
 from .base import Measure
 from .costs import Costs
 from .gradients import GradientChange, GradientSum
 from .profiler import StepProfiler
+from .ranks import average_over_ranks, broadcast_from_first_rank
 from .samples import WeightSamples
 from .weights import Importance, WeightChanges, WeightNorms
 
@@ -154,36 +154,3 @@ class SignalCollector:
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._profiler is not None and module.training and not self.paused:
             self._profiler.on_forward_end()
-
-
-def average_over_ranks(reading: Mapping[str, Any], device: torch.device) -> Any:
-    """Average a reading of numbers and `Norms` over ranks. All ranks must hold the same names in the same order."""
-    if _world_size() == 1:
-        return reading
-    numbers = [number for value in reading.values() for number in _numbers(value)]
-    tensor = torch.tensor(numbers, dtype=torch.float64, device=device)
-    torch.distributed.all_reduce(tensor)
-    means = iter((tensor / torch.distributed.get_world_size()).tolist())
-    return {name: _from_numbers(value, means) for name, value in reading.items()}
-
-
-def broadcast_from_first_rank(value: Any) -> Any:
-    """Return the value of rank 0 on every rank."""
-    if _world_size() == 1:
-        return value
-    held = [value]
-    torch.distributed.broadcast_object_list(held, src=0)
-    return held[0]
-
-
-def _world_size() -> int:
-    single = not torch.distributed.is_available() or not torch.distributed.is_initialized()
-    return 1 if single else torch.distributed.get_world_size()
-
-
-def _numbers(value: Norms | float) -> list[float]:
-    return [value.l1, value.l2] if isinstance(value, Norms) else [value]
-
-
-def _from_numbers(like: Norms | float, numbers: Iterator[float]) -> Norms | float:
-    return Norms(next(numbers), next(numbers)) if isinstance(like, Norms) else next(numbers)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack
+from ..model.sharding import full, placed_like
 from ..policies.decision import Norms
 from .base import Measure, at_least_float32, block_names, norms_of
 
@@ -54,10 +55,10 @@ class GradientSum(Measure):
         self._sums = {}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return dict(self._sums)
+        return {name: full(value) for name, value in self._sums.items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._sums = {name: value.to(self.parameters[name].device) for name, value in tensors.items()}
+        self._sums = {name: placed_like(value, self.parameters[name]) for name, value in tensors.items()}
 
 
 class GradientChange(Measure):
@@ -80,13 +81,13 @@ class GradientChange(Measure):
         self._before = {name: gradient.clone() for name, gradient in found.items()} if due in (1, 2) else {}
 
     def read(self) -> dict[str, float]:
-        return {name: float(change) for name, change in self._changes.items()}
+        return {name: float(full(change)) for name, change in self._changes.items()}
 
     def reset(self) -> None:
         self._changes = {}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return dict(self._before)
+        return {name: full(value) for name, value in self._before.items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._before = {name: value.to(self.parameters[name].device) for name, value in tensors.items()}
+        self._before = {name: placed_like(value, self.parameters[name]) for name, value in tensors.items()}

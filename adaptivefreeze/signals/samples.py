@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack, Unit
+from ..model.sharding import full
 from .base import Measure, at_least_float32
 
 SAMPLES = 128
@@ -57,7 +58,7 @@ class WeightSamples(Measure):
             [
                 torch.cat(
                     [
-                        at_least_float32(self.parameters[name].detach().reshape(-1)[positions])
+                        at_least_float32(full(self.parameters[name].detach()).reshape(-1)[positions])
                         for name, positions in drawn
                     ]
                 )

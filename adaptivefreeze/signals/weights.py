@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..model.blocks import BlockStack
+from ..model.sharding import full, placed_like
 from ..policies.decision import Norms
 from .base import Measure, at_least_float32, norms_of
 
@@ -40,10 +41,10 @@ class WeightChanges(Measure):
         self._before = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return dict(self._before)
+        return {name: full(value) for name, value in self._before.items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._before |= {name: value.to(self.parameters[name].device) for name, value in tensors.items()}
+        self._before |= {name: placed_like(value, self.parameters[name]) for name, value in tensors.items()}
 
 
 class Importance(Measure):
@@ -72,7 +73,7 @@ class Importance(Measure):
         }
         self._held = {}
         self._found = {
-            unit.name: sum(float(products[p.name]) for p in unit.parameters if p.name in products)
+            unit.name: sum(float(full(products[p.name])) for p in unit.parameters if p.name in products)
             for unit in self.stack.units
             if any(p.name in products for p in unit.parameters)
         }

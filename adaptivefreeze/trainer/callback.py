@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,9 +16,11 @@ from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.discovery import find_blocks
 from ..model.mask import FreezeMask
+from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
 from ..policies import Policy, parse_policy
 from .checkpoint import SavedRun, is_marked, load_run, mark, refuse_other_depth
+from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding
 from .gradient_guard import GradientGuard
 from .hooks import (
     Patches,
@@ -103,6 +105,8 @@ class FreezeCallback(TrainerCallback):
         self._gradient_guard: GradientGuard | None = None
         self._patches = Patches()
         self._guarded: WeakSet[Trainer] = WeakSet()
+        self._unsharded: WeakKeyDictionary[nn.Module, BlockStack] = WeakKeyDictionary()
+        self._loading_flags = LoadingFlags()
 
     @property
     def mask(self) -> FreezeMask | None:
@@ -163,6 +167,7 @@ class FreezeCallback(TrainerCallback):
         trainer = running_trainer()
         if trainer is not None:
             self._guard(trainer)
+            before_wrapping(self._patches, trainer, self._prepare_sharding)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -219,8 +224,10 @@ class FreezeCallback(TrainerCallback):
                 control.should_training_stop |= self._run.decide(state.global_step, metrics)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._run is not None and args.should_save:
-            self._run.save().save(written_checkpoint(running_trainer(), args, state))
+        if self._run is not None:
+            saved = self._run.save()  # in every process, because sharded tensors are gathered
+            if args.should_save:
+                saved.save(written_checkpoint(running_trainer(), args, state))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -238,7 +245,11 @@ class FreezeCallback(TrainerCallback):
         train_dataloader: Any = None,
         **_: Any,
     ) -> None:
-        stack = find_blocks(model, self._tower)
+        if trainer is not None:
+            refuse_sharding(trainer)
+        model = getattr(model, "_orig_mod", model)  # FSDP2 with torch_compile passes the compiled wrapper
+        self._loading_flags.restore(model)
+        stack = self._find_blocks(model)
         self._run = run = FreezingRun(
             self.policy,
             model,
@@ -257,6 +268,8 @@ class FreezeCallback(TrainerCallback):
             self._gradient_guard = GradientGuard(trainer, model, run)
             self._patches.replace(trainer, "compute_loss", self._gradient_guard.compute_loss)
         runner = run.runner
+        if trainer is not None and (runner is not None or stack.frozen(run.mask)):
+            refuse_ddp(trainer, model, moves=runner is not None)
         if runner is None:
             return
         if runner.decision_points.evaluations and args.eval_strategy == "no":
@@ -275,6 +288,24 @@ class FreezeCallback(TrainerCallback):
     def _saved(self, state: TrainerState, stack: BlockStack) -> SavedRun | None:
         marked = is_marked(state, type(self).__name__)
         return load_run(resumed_checkpoint(), self.policy, depth=stack.depth, marked=marked)
+
+    def _prepare_sharding(self, model: nn.Module) -> None:
+        if not is_sharded(model):  # a sharded tower cannot run on its own
+            self._unsharded[model] = find_blocks(model, self._tower)
+        checkpoint = resumed_checkpoint()
+        if checkpoint is not None:
+            self._loading_flags.set(model, checkpoint)
+
+    def _find_blocks(self, model: nn.Module) -> BlockStack:
+        if not is_sharded(model):
+            return find_blocks(model, self._tower)
+        if model not in self._unsharded:
+            raise RequestError(
+                "the blocks of a model cannot be found once it is sharded: pass the FreezeCallback to "
+                "Trainer(callbacks=[...]), and let the Trainer shard the model."
+            )
+        reshard(model)  # after an evaluation some parameters are whole
+        return self._unsharded[model]
 
     def _guard(self, trainer: Trainer) -> None:
         """Restore the user's flags when `trainer.train()` raises."""

@@ -47,6 +47,7 @@ class SavedRun:
         pace: The `state_dict` of the schedule's pace.
         settings: Settings of the callback that affect the weights: `eval_frozen` and `cache`.
         cache: The `state_dict` of the cache session. Empty without a cache.
+        without_state: Names of the parameters for which the optimizer holds no state.
         tensors: Signals and optimizer state.
     """
 
@@ -58,6 +59,7 @@ class SavedRun:
     pace: dict[str, float]
     settings: dict[str, Any]
     cache: dict[str, Any]
+    without_state: list[str]
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
 
     @property

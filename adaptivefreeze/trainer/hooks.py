@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
 from ..errors import RequestError
+from ..model.sharding import full
 from .policy_runner import TrainingPlan
 
 
@@ -149,7 +150,7 @@ def on_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, ready
 def all_finite(model: nn.Module) -> bool:
     """Return whether all gradients of `model` are finite."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return not gradients or bool(torch.stack([norm.isfinite() for norm in torch._foreach_norm(gradients)]).all())
+    return not gradients or bool(torch.stack([full(norm).isfinite() for norm in torch._foreach_norm(gradients)]).all())
 
 
 def _frames() -> Iterator[FrameType]:

@@ -198,6 +198,7 @@ class FreezingRun:
             pace=self.pace.state_dict(),
             settings=self.settings(),
             cache={} if self._session is None else self._session.state_dict(),
+            without_state=self.freezer.without_optimizer_state(),
             tensors={**measured, **self.freezer.optimizer_state()},
         )
 
