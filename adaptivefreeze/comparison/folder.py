@@ -125,9 +125,12 @@ def description(task: TaskRecord, model: ModelRecord, settings: StudySettings) -
 def _read(marker: Path) -> dict[str, Any]:
     try:
         value = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{marker} cannot be read ({error}): choose another --output.") from error
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+    parts = ("task", "model", "settings", "search")
+    if not isinstance(value, dict) or not all(isinstance(value.get(part, {}), dict) for part in parts):
+        raise RequestError(f"{marker} does not describe a study: choose another --output.")
+    if value.get("schema") != SCHEMA:
         raise RequestError(f"{marker} was written by another version: choose another --output.")
     return value
 

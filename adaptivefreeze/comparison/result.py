@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from ..cache.stats import CacheStats
 from ..errors import RequestError
+from ..model.mask import FreezeMask
 
 SCHEMA = 1
-_Record = TypeVar("_Record")
+
+# The bounds are those within which a report can be computed and drawn.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+AtLeastOne = Annotated[int, Field(ge=1, lt=2**63)]
+Number = Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Divisor = Annotated[float, Field(ge=1e-9, le=1e18, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class TaskRecord:
     kind: str
     dataset: str
     fingerprint: str
-    train_examples: int
+    train_examples: AtLeastOne
     labels: tuple[str, ...]
     coverage: Mapping[str, Any] | None = None  # how well the tokenizer covers the words
     warnings: tuple[str, ...] = ()
@@ -34,8 +45,8 @@ class ModelRecord:
     """The model of a run; `fingerprint` depends on its starting weights only."""
 
     name: str
-    blocks: int
-    parameters: int
+    blocks: Annotated[int, Field(ge=0, le=100_000)]
+    parameters: Count
     fingerprint: str | None = None
 
 
@@ -43,25 +54,25 @@ class ModelRecord:
 class Metrics:
     """Scores on the test split, between 0 and 1; `entity_f1` is None for classification."""
 
-    accuracy: float
-    macro_f1: float
-    weighted_f1: float
-    entity_f1: float | None = None
-    per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    accuracy: Number
+    macro_f1: Number
+    weighted_f1: Number
+    entity_f1: Number | None = None
+    per_class: Mapping[str, Mapping[str, int | float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ValidationPoint:
     """Scores on the validation split after `step` steps, which took `seconds` of training time."""
 
-    step: int
-    epoch: float
-    macro_f1: float
-    seconds: float
-    accuracy: float | None = None
-    weighted_f1: float | None = None
-    entity_f1: float | None = None
-    loss: float | None = None
+    step: Count
+    epoch: Amount
+    macro_f1: Number
+    seconds: Amount
+    accuracy: Number | None = None
+    weighted_f1: Number | None = None
+    entity_f1: Number | None = None
+    loss: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +86,10 @@ class Matched:
         attempts: How often the run was trained.
     """
 
-    epochs: float
-    predicted_epochs: float
-    reference_seconds: float
-    attempts: int
+    epochs: Amount
+    predicted_epochs: Amount
+    reference_seconds: Amount
+    attempts: Count
 
 
 @dataclass(frozen=True)
@@ -115,29 +126,29 @@ class RunResult:
     """
 
     scenario: str
-    seed: int
+    seed: Count
     cache: bool
     task: TaskRecord
     model: ModelRecord
     metrics: Metrics | None
     validation: tuple[ValidationPoint, ...]
-    train_loss: float
-    train_seconds: float
-    eval_seconds: float
-    steps: int
-    samples_per_second: float
-    trainable_parameters: int
-    frozen_fraction: float
-    predicted_step_ratio: float
-    peak_memory_bytes: int
-    energy_joules: float | None
+    train_loss: Number
+    train_seconds: Divisor
+    eval_seconds: Amount
+    steps: AtLeastOne
+    samples_per_second: Amount
+    trainable_parameters: Count
+    frozen_fraction: Amount
+    predicted_step_ratio: Divisor
+    peak_memory_bytes: Count
+    energy_joules: Amount | None
     timeline: tuple[Mapping[str, Any], ...]
     environment: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
     cache_stats: Mapping[str, Any] | None = None
     matched: Matched | None = None
     full_fine_tuning: bool = False
-    order: int = 0
+    order: Count = 0
     status: str = "done"
     schema: int = SCHEMA
 
@@ -155,23 +166,15 @@ class RunResult:
         """Return the result that `to_json` wrote, ignoring unknown keys.
 
         Raises:
-            ValueError: A field is missing.
+            ValueError: A field is missing, has the wrong type or is out of range.
         """
-        known = _known(cls, value)
-        return cls(
-            **{
-                **known,
-                "task": _task(value),
-                "model": _build(ModelRecord, value, "model"),
-                "metrics": None if known.get("metrics", ...) is None else _build(Metrics, value, "metrics"),
-                "validation": tuple(ValidationPoint(**_known(ValidationPoint, point)) for point in known["validation"]),
-                "timeline": tuple(known["timeline"]),
-                "matched": _build(Matched, value, "matched") if known.get("matched") else None,
-                "full_fine_tuning": (
-                    known["full_fine_tuning"] if "full_fine_tuning" in known else _froze_nothing(known["timeline"])
-                ),
-            }
-        )
+        run = read_record(cls, value)
+        timeline = read_record(tuple[_TimelineEntry, ...], value["timeline"])
+        _check_masks(timeline, run.model.blocks)
+        if "full_fine_tuning" not in value:
+            run = replace(run, full_fine_tuning=_froze_nothing(timeline))
+        stats = run.cache_stats
+        return run if stats is None else replace(run, cache_stats=asdict(read_record(_StoredStats, stats)))
 
 
 @dataclass(frozen=True)
@@ -179,14 +182,14 @@ class FailedRun:
     """One failed run; `error` is a sentence that says why. The same command repeats it."""
 
     scenario: str
-    seed: int
+    seed: Count
     cache: bool
     task: TaskRecord
     model: ModelRecord
     error: str
     environment: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    order: int = 0
+    order: Count = 0
     status: str = "failed"
     schema: int = SCHEMA
 
@@ -197,8 +200,7 @@ class FailedRun:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FailedRun:
         """Return the record that `to_json` wrote, as `RunResult.from_json` does."""
-        known = _known(cls, value)
-        return cls(**{**known, "task": _task(value), "model": _build(ModelRecord, value, "model")})
+        return read_record(cls, value)
 
 
 def read_run(path: Path) -> RunResult | FailedRun:
@@ -215,10 +217,28 @@ def read_run(path: Path) -> RunResult | FailedRun:
             raise ValueError(f"its schema is {value.get('schema')!r}, not {SCHEMA}")
         kind = FailedRun if value.get("status") == "failed" else RunResult
         return kind.from_json(value)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             f"{path} is not a result that this version can read ({error}): move it or choose another folder."
         ) from error
+
+
+def read_record(kind: Any, value: Any) -> Any:
+    """Return the dataclass, or tuple of dataclasses, that plain JSON describes. Unknown keys are ignored.
+
+    Args:
+        kind: The type. The annotations of its fields are the rules.
+        value: Plain JSON.
+
+    Raises:
+        ValueError: A field is missing, has the wrong type or is out of range; the message names the first one.
+    """
+    try:
+        return _adapter(kind).validate_json(json.dumps(value, allow_nan=False), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place or 'the value'}: {first['msg'].lower()}") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -251,24 +271,52 @@ def _plain(record: RunResult | FailedRun) -> dict[str, Any]:
     return {"schema": value.pop("schema"), "status": value.pop("status"), **value}
 
 
-def _known(record: type, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `value` that `record` has fields for."""
-    names = {f.name for f in fields(record)}
-    return {name: item for name, item in value.items() if name in names}
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-def _build(record: type[_Record], value: Mapping[str, Any], key: str) -> _Record:
-    if not isinstance(value.get(key), Mapping):
-        raise ValueError(f"it has no {key!r}")
-    return record(**_known(record, value[key]))
+@dataclass(frozen=True)
+class _TimelineEntry:
+    """An entry of `Timeline.to_json`; results of earlier versions have no `frozen`."""
+
+    step: Count
+    mask: str
+    reason: str
+    frozen: Mapping[str, Any] | None = None
 
 
-def _froze_nothing(timeline: Sequence[Mapping[str, Any]]) -> bool:
+@dataclass
+class _StoredStats(CacheStats):
+    """`CacheStats.to_json`."""
+
+    hits: Count = 0
+    misses: Count = 0
+    carried: Count = 0
+    rows: Count = 0
+    memory_bytes: Count = 0
+    disk_bytes: Count = 0
+    refused: Count = 0
+    seconds_spent: Amount = 0.0
+    seconds_saved: Amount = 0.0
+    hit_rate: Amount = 0.0  # type: ignore[assignment]
+
+
+def _check_masks(timeline: Sequence[_TimelineEntry], blocks: int) -> None:
+    """Raise `ValueError` unless the steps are in order, and each mask is one of a model of `blocks` blocks."""
+    if [entry.step for entry in timeline] != sorted(entry.step for entry in timeline):
+        raise ValueError("timeline: the steps are not in order")
+    for entry in timeline:
+        if entry.frozen is None:
+            continue
+        try:
+            if entry.frozen["depth"] != blocks:
+                raise ValueError(f"a mask of {entry.frozen['depth']} blocks for a model of {blocks}")
+            FreezeMask.from_json(entry.frozen)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise ValueError(f"timeline: the mask at step {entry.step} cannot be read ({error})") from error
+
+
+def _froze_nothing(timeline: Sequence[_TimelineEntry]) -> bool:
     """Whether a result without the field `full_fine_tuning` is of a static policy whose mask is empty."""
-    return [(change["mask"].partition(" | ")[0], change["reason"]) for change in timeline] == [("-", "static")]
-
-
-def _task(value: Mapping[str, Any]) -> TaskRecord:
-    task = dict(value["task"]) if isinstance(value.get("task"), Mapping) else {}
-    texts: dict[str, Sequence[str]] = {name: tuple(task.get(name) or ()) for name in ("labels", "warnings")}
-    return TaskRecord(**_known(TaskRecord, {**task, **texts}))
+    return [(entry.mask.partition(" | ")[0], entry.reason) for entry in timeline] == [("-", "static")]

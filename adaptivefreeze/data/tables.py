@@ -87,8 +87,8 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RequestError(f"{where}: not JSON: {error}.") from None
+        except (ValueError, RecursionError) as error:  # also an integer with too many digits, and too deep nesting
+            raise RequestError(f"{where}: not JSON that can be read: {error}.") from None
         if not isinstance(row, dict):
             raise RequestError(f"{where}: {line.strip()[:60]!r} is not a JSON object with named fields.")
         yield where, row

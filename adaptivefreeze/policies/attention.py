@@ -148,7 +148,7 @@ def read_predictor(path: str = "") -> AttentionPredictor:
         stored = json.loads(source.read_text(encoding="utf-8"))
         arrays = {f.name: np.asarray(stored[f.name], dtype=np.float64) for f in fields(AttentionPredictor)[:-1]}
         return AttentionPredictor(**arrays, provenance=dict(stored["provenance"]))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise RequestError(
             f"smartfrz: {path!r} is no predictor that can be used ({reason}): give a file that "

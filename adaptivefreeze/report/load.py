@@ -58,7 +58,7 @@ def load_search(folder: str | Path) -> Summary | None:
 
     try:
         return summarize_search(DepthSearch.from_json(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RequestError(f"{path} is not a search result that this version can read ({error}).") from error
 
 

@@ -229,7 +229,7 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
         weighted_f1=Spread.of(getattr(run.metrics, "weighted_f1", None) for run in runs),
         entity_f1=Spread.of(getattr(run.metrics, "entity_f1", None) for run in runs),
         seconds_to_quality=Spread.of(seconds.values()),
-        speedup_to_quality=Spread.of(reference.seconds_to_quality[seed] / seconds[seed] for seed in seconds),
+        speedup_to_quality=Spread.of(reference.seconds_to_quality[seed] / at for seed, at in seconds.items() if at > 0),
         peak_memory_bytes=Spread.of(run.peak_memory_bytes for run in runs),
         energy_joules=Spread.of(run.energy_joules for run in runs),
     )
@@ -278,5 +278,5 @@ def scenario_key(scenario: str) -> tuple[int, tuple[tuple[int, float, str], ...]
     names = [policy.name for policy in registered_policies()]
     name, _, rest = scenario.partition(":")
     words: Sequence[str] = re.findall(r"\d+(?:\.\d+)?|[^\d]+", rest)
-    parts = tuple((0, float(word), "") if word[0].isdigit() else (1, 0.0, word) for word in words)
+    parts = tuple((0, float(word), "") if word[0].isdecimal() else (1, 0.0, word) for word in words)
     return (names.index(name) if name in names else len(names), parts)

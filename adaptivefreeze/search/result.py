@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from ..comparison.result import read_record
 from .statistics import ScoreEstimate, estimates
 from .trials import BASELINE, DEPTH, DONE, ERROR, MEMORY, RATE, REPLICATES, ROLE, SAVED, SCENARIO, SCORES, SECONDS
 
@@ -129,15 +130,20 @@ class DepthSearch:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DepthSearch:
-        """Read what `to_json` wrote. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
-        if value["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {value['schema']!r}, not {SCHEMA}")
-        outcomes, baselines = (tuple(map(_read_outcome, value[name])) for name in ("outcomes", "baselines"))
-        named = {outcome.name: outcome for outcome in outcomes}
-        known = {f.name: value[f.name] for f in fields(cls) if f.name in value}
-        lists = {name: tuple(value[name]) for name in ("replicates", "conclusion")}
-        chosen = {name: named[value[name]] for name in ("best", "fast")}
-        return cls(**{**known, **lists, **chosen, "outcomes": outcomes, "baselines": baselines})
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: The schema differs, or a field is missing, has the wrong type or is out of range.
+        """
+        if not isinstance(value, Mapping) or value.get("schema") != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}")
+        outcomes = read_record(tuple[Outcome, ...], value.get("outcomes"))
+        stored = {outcome.name: item for outcome, item in zip(outcomes, value["outcomes"], strict=True)}
+        chosen = {name: stored.get(str(value.get(name))) for name in ("best", "fast")}
+        search: DepthSearch = read_record(cls, {**value, **chosen})
+        if not search.metric or not search.replicates:
+            raise ValueError("metric and replicates are empty")
+        return search
 
 
 def outcomes_of(
@@ -336,9 +342,3 @@ def _speed(outcome: Outcome) -> str:
 
 def _score_text(score: float, greater_is_better: bool) -> str:
     return f"{100 * score:.2f}" if greater_is_better else f"{score:.4g}"
-
-
-def _read_outcome(value: Mapping[str, Any]) -> Outcome:
-    estimate = value["estimate"]
-    read = None if estimate is None else ScoreEstimate(**estimate)
-    return Outcome(**{**value, "scores": tuple(value["scores"]), "estimate": read})

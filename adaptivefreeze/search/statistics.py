@@ -34,6 +34,10 @@ class ScoreEstimate:
     high: float | None = None
     best: float | None = None
 
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two bounds")
+
     def overlaps(self, other: ScoreEstimate) -> bool:
         """Return whether the two confidence intervals overlap; True if one of them is unknown."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
