@@ -168,7 +168,7 @@ class RunResult:
         Raises:
             ValueError: A field is missing, has the wrong type or is out of range.
         """
-        run = read_record(cls, value)
+        run: RunResult = read_record(cls, value)
         timeline = read_record(tuple[_TimelineEntry, ...], value["timeline"])
         _check_masks(timeline, run.model.blocks)
         if "full_fine_tuning" not in value:
@@ -200,7 +200,8 @@ class FailedRun:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> FailedRun:
         """Return the record that `to_json` wrote, as `RunResult.from_json` does."""
-        return read_record(cls, value)
+        run: FailedRun = read_record(cls, value)
+        return run
 
 
 def read_run(path: Path) -> RunResult | FailedRun:
@@ -299,7 +300,7 @@ class _StoredStats(CacheStats):
     refused: Count = 0
     seconds_spent: Amount = 0.0
     seconds_saved: Amount = 0.0
-    hit_rate: Amount = 0.0  # type: ignore[assignment]
+    hit_rate: Amount = 0.0
 
 
 def _check_masks(timeline: Sequence[_TimelineEntry], blocks: int) -> None:

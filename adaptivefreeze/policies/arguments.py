@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 from ..errors import RequestError
@@ -33,6 +34,7 @@ def check_number(
         RequestError: When `value` is not such a number.
     """
     wrong = isinstance(value, bool) or not isinstance(value, int if whole else (int, float))
+    wrong = wrong or abs(value) > sys.float_info.max  # type: ignore[arg-type]
     if wrong or not (low < value if open_low else low <= value) or not value <= high:  # type: ignore[operator]
         kind = "a whole number" if whole else "a number"
         begin = f"above {low}" if open_low else f"of {low} or more" if high == math.inf else f"from {low}"
@@ -54,7 +56,7 @@ def check_flag(policy: str, name: str, value: object) -> None:
 
 def check_depth(policy: str, k: object) -> None:
     """Raise `RequestError` unless `k` is a number of blocks or a fraction from 0.0 to 1.0."""
-    if isinstance(k, bool) or not isinstance(k, (int, float)) or k < 0 or (isinstance(k, float) and k > 1):
+    if isinstance(k, bool) or not isinstance(k, (int, float)) or not 0 <= k or (isinstance(k, float) and k > 1):
         raise RequestError(
             f"{policy}: depth must be a whole number of blocks (0 or more) or a fraction from 0.0 to 1.0, not {k!r}."
         )
@@ -84,6 +86,6 @@ def intervals(per_epoch: float, total_steps: int, steps_per_epoch: float) -> lis
     >>> intervals(2, total_steps=100, steps_per_epoch=50)
     [25, 50, 75]
     """
-    count = max(1, round(per_epoch * total_steps / steps_per_epoch))
+    count = round(max(1, min(total_steps, per_epoch * total_steps / steps_per_epoch)))
     ends = {math.floor(i * total_steps / count + 0.5) for i in range(1, count)}
     return sorted(end for end in ends if 0 < end < total_steps)

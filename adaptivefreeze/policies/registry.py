@@ -21,6 +21,9 @@ ENTRY_POINTS = "adaptivefreeze.policies"
 RESERVED_NAMES = ("paper", "depths", "static", "adaptive", "all", "none")
 """Names that are no policies where scenarios are given: sets of policies, and the empty set."""
 
+MOST_WRAPPERS = 20
+"""How many wrappers a spec may have."""
+
 _ORDER = (
     "nothing", "bottom-up", "top-down", "interleaved", "head-only", "modules", "autofreeze", "validation",
     "random-prefix", "linear", "geometric", "gradual-unfreezing", "layerout", "lisa", "freezeout", "grades", "autorgn",
@@ -141,12 +144,19 @@ def parse_policy(spec: str | Policy) -> Policy:
         return spec
     if not isinstance(spec, str):
         raise RequestError(f"a policy is given as a Policy object or as a spec such as 'bottom-up:6', not as {spec!r}.")
-    if wrapped := _WRAPPED.search(spec.strip()):
-        wrapper = next(w for w in WRAPPERS if w.name == wrapped[1])
-        return wrapper(parse_policy(spec.strip()[: wrapped.start()]), _value(spec, wrapped[2]))
-    name, _, rest = spec.strip().partition(":")
+    text, wrapped = spec.strip(), []
+    while found := _WRAPPED.search(text):
+        wrapped.append(found)
+        if len(wrapped) > MOST_WRAPPERS:
+            raise RequestError(f"{spec[:60]!r}… has more than {MOST_WRAPPERS} wrappers: remove some.")
+        text = text[: found.start()].strip()
+    name, _, rest = text.partition(":")
     cls = _find(name, spec)
-    return cls(**_arguments(cls, spec, rest))
+    policy = cls(**_arguments(cls, text, rest))
+    for found in reversed(wrapped):
+        wrapper = next(w for w in WRAPPERS if w.name == found[1])
+        policy = wrapper(policy, _value(spec, found[2]))
+    return policy
 
 
 def _find(name: str, spec: str) -> type[Policy]:

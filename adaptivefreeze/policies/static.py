@@ -169,7 +169,7 @@ class Modules(Policy):
     def __post_init__(self) -> None:
         try:
             re.compile(self.pattern)
-        except (re.error, TypeError) as error:
+        except (re.error, TypeError, OverflowError, RecursionError) as error:
             raise RequestError(f"modules: {self.pattern!r} is not a regular expression ({error}).") from error
 
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
