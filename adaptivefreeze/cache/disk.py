@@ -9,6 +9,7 @@ import mmap
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
@@ -17,7 +18,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-_MAGIC = b"adaptivefreeze rows 1\n"
+_MAGIC = b"adaptivefreeze rows 2\n"
+_LONGEST_HEADER = 4096
 _RECORD = struct.Struct("<16sIII")  # key, tokens, checksum of the row, checksum of the first 24 bytes
 
 
@@ -134,16 +136,12 @@ class DiskRows:
     def _scan(self, path: Path, fingerprint: str) -> None:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            header = stream.readline() + stream.readline()
-            try:
-                described = json.loads(header.removeprefix(_MAGIC))
-                dtype, width = getattr(torch, described["dtype"]), tuple(described["width"])
-            except (ValueError, KeyError, AttributeError, TypeError):
-                described = {}
-            if not header.startswith(_MAGIC) or described.get("fingerprint") != fingerprint:
-                logger.warning("%s was written for another model or by another program and is ignored.", path)
+            header = stream.readline(_LONGEST_HEADER) + stream.readline(_LONGEST_HEADER)
+            read = _read_header(header, fingerprint)
+            if read is None:
+                logger.warning("%s is damaged or was written for another model or version. It is ignored.", path)
                 return
-            file = _File(path, dtype, width)
+            file = _File(path, *read)
             self._files.append(file)
             offset = len(header)
             while offset + _RECORD.size <= size:
@@ -165,8 +163,7 @@ class DiskRows:
                 return number
         path = self.folder / f"{fingerprint}-{os.getpid()}-{os.urandom(4).hex()}.rows"
         writer = path.open("xb")
-        described = {"fingerprint": fingerprint, "dtype": name, "width": list(row.shape[1:])}
-        header = _MAGIC + json.dumps(described).encode() + b"\n"
+        header = _write_header(fingerprint, name, row.shape[1:])
         writer.write(header)
         self._files.append(_File(path, row.dtype, tuple(row.shape[1:]), None, writer, len(header)))
         return len(self._files) - 1
@@ -192,3 +189,23 @@ class DiskRows:
         if self._writable:
             logger.warning("Rows are no longer written to %s (%s). Training continues.", self.folder, error)
         self._writable = False
+
+
+def _write_header(fingerprint: str, dtype: str, width: Sequence[int]) -> bytes:
+    """Two lines: the format, and a description in JSON with its checksum."""
+    described = json.dumps({"fingerprint": fingerprint, "dtype": dtype, "width": list(width)}).encode()
+    return _MAGIC + described + b" %08x\n" % zlib.crc32(described)
+
+
+def _read_header(header: bytes, fingerprint: str) -> tuple[torch.dtype, tuple[int, ...]] | None:
+    """The data type and the width of the rows; None if the header is damaged or of another fingerprint."""
+    described, _, checksum = header.removeprefix(_MAGIC).rpartition(b" ")
+    if not header.startswith(_MAGIC) or checksum != b"%08x\n" % zlib.crc32(described):
+        return None
+    try:
+        value = json.loads(described)
+        dtype, width = getattr(torch, value["dtype"]), tuple(value["width"])
+        known = value["fingerprint"] == fingerprint and isinstance(dtype, torch.dtype)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+    return (dtype, width) if known and all(type(size) is int and size > 0 for size in width) else None

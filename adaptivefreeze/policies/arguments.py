@@ -56,7 +56,7 @@ def check_flag(policy: str, name: str, value: object) -> None:
 
 def check_depth(policy: str, k: object) -> None:
     """Raise `RequestError` unless `k` is a number of blocks or a fraction from 0.0 to 1.0."""
-    if isinstance(k, bool) or not isinstance(k, (int, float)) or not 0 <= k or (isinstance(k, float) and k > 1):
+    if isinstance(k, bool) or not isinstance(k, (int, float)) or not k >= 0 or (isinstance(k, float) and k > 1):
         raise RequestError(
             f"{policy}: depth must be a whole number of blocks (0 or more) or a fraction from 0.0 to 1.0, not {k!r}."
         )

@@ -1,14 +1,16 @@
 """Rows in memory and on disk: each row is returned as stored, within the budget, and never with altered values."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adaptivefreeze import PrefixCache, RequestError
@@ -164,7 +166,57 @@ def test_a_file_of_another_model_is_refused(tmp_path, caplog):
     assert "was written for another model" in caplog.text
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\x00" * 100, b"adaptivefreeze rows 1\nnot json\n"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"[4]", b"[2]"), (b"[4]", b"[2, 2]"), (b"float32", b"int32"), (b"float32", b"save"), (b'"aa"', b'"ab"')],
+)
+def test_an_edited_header_is_refused(tmp_path, caplog, before, after):
+    path = written(tmp_path)
+    data = path.read_bytes()
+    assert data.count(before) == 1
+    path.write_bytes(data.replace(before, after))
+    assert DiskRows(tmp_path).get("aa", key(1)) is None
+    assert "is damaged or was written for another model or version" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"fingerprint": "aa", "dtype": "save", "width": [4]},
+        {"fingerprint": "aa", "dtype": "float32", "width": ["4"]},
+        {"fingerprint": "aa", "dtype": "float32", "width": [-4]},
+        {"fingerprint": "aa", "dtype": "float32", "width": 4},
+        {"fingerprint": "aa", "dtype": 3, "width": [4]},
+        {"fingerprint": "aa"},
+        [],
+        "x",
+    ],
+    ids=str,
+)
+def test_a_header_of_wrong_types_is_refused_even_with_its_checksum(tmp_path, described):
+    text = json.dumps(described).encode()
+    header = b"adaptivefreeze rows 2\n" + text + b" %08x\n" % zlib.crc32(text)
+    (tmp_path / "aa-1-x.rows").write_bytes(header + b"\x00" * 100)
+    assert DiskRows(tmp_path).get("aa", key(1)) is None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 700), st.binary(max_size=4)), min_size=1, max_size=3), st.integers(0, 700))
+def test_a_file_with_any_bytes_changed_yields_the_row_or_none(tmp_path, edits, length):
+    path = written(tmp_path / os.urandom(4).hex())
+    data = bytearray(path.read_bytes())
+    for place, values in edits:
+        data[place : place + len(values)] = values
+    path.write_bytes(data[:length] if length > 350 else data)
+    disk = DiskRows(path.parent)
+    for number in range(10):
+        found = disk.get("aa", key(number))
+        assert found is None or torch.equal(found, row(number, 4))
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\x00" * 100, b"adaptivefreeze rows 2\nnot json\n", b"adaptivefreeze rows 2\n" + b"[" * 9000]
+)
 def test_garbage_is_left_alone(tmp_path, garbage):
     (tmp_path / "aa-1-x.rows").write_bytes(garbage)
     assert not DiskRows(tmp_path).has("aa", key(1))
