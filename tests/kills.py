@@ -75,7 +75,7 @@ def check(kill: Kill, folder: Path, killer: Callable[[Kill, Path], None] | None 
         folder: An empty folder.
         killer: Runs the killed part in `folder / "killed"`. In this process by default.
     """
-    whole, reference = make(kill, folder / "whole")
+    whole, reference = make(kill, folder / "whole", save_strategy="no")
     whole.train()
     (killer or run_killed)(kill, folder / "killed")
     complete = [path.parent for path in (folder / "killed").glob(f"checkpoint-*/{STATE_FILE}")]
@@ -91,7 +91,9 @@ def check(kill: Kill, folder: Path, killer: Callable[[Kill, Path], None] | None 
         assert reasons[0] == reasons[1], f"the cache is disabled in one run only, {reasons}: {kill}"
 
 
-def make(kill: Kill, folder: Path, callbacks: Any = (), seed: int = 0) -> tuple[Trainer, FreezeCallback]:
+def make(
+    kill: Kill, folder: Path, callbacks: Any = (), seed: int = 0, save_strategy: str = "steps"
+) -> tuple[Trainer, FreezeCallback]:
     """A Trainer that shares nothing with an earlier one but `folder`."""
     cache: PrefixCache | bool = {
         "off": lambda: False,
@@ -103,7 +105,7 @@ def make(kill: Kill, folder: Path, callbacks: Any = (), seed: int = 0) -> tuple[
     callback = FreezeCallback(kill.policy, cache=cache)
     trainer = make_trainer(
         tiny_bert(seed), folder, [callback, *callbacks], num_train_epochs=EPOCHS, eval_strategy="steps", eval_steps=3,
-        save_strategy="steps", save_steps=kill.save_steps, gradient_accumulation_steps=kill.accumulation,
+        save_strategy=save_strategy, save_steps=kill.save_steps, gradient_accumulation_steps=kill.accumulation,
         per_device_train_batch_size=4 // kill.accumulation,
     )  # fmt: skip
     return trainer, callback

@@ -56,6 +56,13 @@ class PrefixFingerprints:
             self._versions[unit], self._digests[unit] = versions, digest
         return first
 
+    def forget(self, first: int) -> None:
+        """Read the units from number `first` on again when they are next compared.
+
+        Fused optimizers change no version counter.
+        """
+        self._versions = {unit: versions for unit, versions in self._versions.items() if unit < first}
+
     def chain(self, units: int) -> str:
         """Return a hexadecimal digest of all that the output of the leading `units` units depends on.
 

@@ -179,6 +179,7 @@ class CacheSession:
 
     def _set_boundary(self, mask: FreezeMask, examples: int | None) -> int:
         boundary = mask.prefix if mask.prefix >= 2 else 0
+        self._fingerprints.forget(self._boundary)  # the units above have been trained
         self._store.drop_above(boundary)
         if boundary < self._lowest:
             self._lowest = 0

@@ -128,6 +128,17 @@ def test_rows_dropped_by_thawing_do_not_disable_it(tmp_path):
     assert cached == train_moved(tmp_path, depths, False, epochs=5, start="bottom-up:4")[0]
 
 
+@pytest.mark.parametrize("disk", [False, True])
+def test_rows_from_before_a_thaw_are_not_used_after_it(tmp_path, caplog, disk):
+    """The fused optimizer, the default of the Trainer, changes no version counter of the weights it updates."""
+    depths = {6: 0, 9: 2}
+    cache = PrefixCache(disk=tmp_path / "rows" if disk else None)
+    cached, stats = train_moved(tmp_path, depths, cache, epochs=4, start="bottom-up:2")
+    assert cached == train_moved(tmp_path, depths, False, epochs=4, start="bottom-up:2")[0]
+    assert (stats.misses, stats.hits) == (2 * 24, 24 + 12)
+    assert "values of a frozen unit changed" not in caplog.text
+
+
 def test_embeddings_alone_are_not_worth_it(tmp_path):
     _, stats = train(tmp_path, True, policy="modules:embeddings")
     assert (stats.hits, stats.misses) == (0, 0)
