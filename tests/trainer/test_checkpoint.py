@@ -155,7 +155,7 @@ def test_a_trial_of_a_hyperparameter_search_saves_into_its_own_folder(tmp_path):
 def test_a_checkpoint_is_complete_or_absent(tmp_path, caplog):
     state = {
         "policy": "p", "policy_class": "P", "policy_state": {}, "learning_rates": {}, "pace": {}, "settings": {},
-        "cache": {}, "timeline": Timeline([Change(0, FreezeMask(4), "static")]).to_json(),
+        "cache": {}, "without_state": [], "timeline": Timeline([Change(0, FreezeMask(4), "static")]).to_json(),
     }  # fmt: skip
     saved = SavedRun(**state, tensors={"weights/a": torch.arange(3.0)})
     saved.save(tmp_path)
