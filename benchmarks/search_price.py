@@ -27,7 +27,7 @@ from adaptivefreeze.comparison.run import run_scenario, warm_up
 from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.data import Task, load_task
 from adaptivefreeze.search import SearchOptions, search
-from adaptivefreeze.search.objective import Candidate, TaskObjective
+from adaptivefreeze.search.objective import TaskObjective
 from adaptivefreeze.search.space import budget
 
 
@@ -70,15 +70,11 @@ def main() -> None:
         ]
         for title, (seconds, trials) in spent.items():
             lines.append(row(title, trials, seconds, statistics.mean(full), folder / title))
-        bench = TaskObjective(
-            task, settings, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener()
-        )
+        bench = TaskObjective(task, settings, folder / "none", SearchOptions(), ProgressListener())
         naive = bench.depth + 1
         uncached = StudySettings(epochs=options.epochs, batch_size=options.batch_size)
-        bare = TaskObjective(
-            task, uncached, folder / "none", metric="macro_f1", folds=None, progress=ProgressListener()
-        )
-        whole = sum(bare.cost(Candidate(BottomUp(depth))) for depth in range(naive))
+        bare = TaskObjective(task, uncached, folder / "none", SearchOptions(), ProgressListener())
+        whole = sum(bare.cost(BottomUp(depth)) for depth in range(naive))
         lines += [
             "",
             f"Without freezing: {naive} full fine-tunings; without the cache, by the cost model: {whole:.1f}. "

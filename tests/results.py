@@ -21,7 +21,7 @@ from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.model.timeline import Change
 from adaptivefreeze.policies import is_full_fine_tuning
 from adaptivefreeze.search import DepthSearch, Outcome
-from adaptivefreeze.search.statistics import estimates
+from adaptivefreeze.search.result import estimates
 
 TASK = TaskRecord("ner", "towns", "f00d", 1200, ("O", "B-LOC", "I-LOC"), coverage={"words": 9000})
 MODEL = ModelRecord("tiny", blocks=4, parameters=1_000_000, fingerprint="beef")

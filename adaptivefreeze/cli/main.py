@@ -212,13 +212,12 @@ def search(
     from ..report.progress import ProgressBar
     from ..report.publish import publish
     from ..report.terminal import show_report
-    from ..search import SearchOptions
     from ..search import search as find
-    from .request import Request
+    from .request import Request, search_options
 
     silence_libraries()
     request = Request.of({**ctx.params, "suffix": "search"})
-    options = SearchOptions.of({**ctx.params, "seeds": request.seeds})
+    options = search_options({**ctx.params, "seeds": request.seeds})
     with ProgressBar(score=options.metric) as progress:
         found = find(
             request.load_task(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from .options import load_plugins
 
 if TYPE_CHECKING:
     from ..data import Task
+    from ..search import SearchOptions
 
 _LOADING = ("pad_to_max_length", "limit", "revision", "text_column", "label_column")
 
@@ -106,6 +107,42 @@ def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
     if not all(word.isdecimal() for word in words):
         raise RequestError(f"--seeds {' '.join(texts)}: pass integers, such as --seeds 0 1 2.")
     return tuple(int(word) for word in words)
+
+
+def search_options(options: Mapping[str, Any]) -> SearchOptions:
+    """Build the options of a search from values by name; None and absent values keep their defaults.
+
+    `depths` are texts, `tolerance` is in percentage points, and `none` stands for no baselines.
+    """
+    from ..search import SearchOptions
+
+    names = {f.name for f in fields(SearchOptions)} - {"depths", "tolerance", "baselines"}
+    given = {name: options[name] for name in names if options.get(name) is not None}
+    depths, baselines = options.get("depths"), options.get("baselines")
+    return SearchOptions(
+        **given,
+        depths=parse_depths(depths) if depths else None,
+        tolerance=options.get("tolerance", 0.5) / 100,
+        baselines=None if not baselines else tuple(spec for spec in baselines if spec != "none"),
+    )
+
+
+def parse_depths(texts: Sequence[str]) -> tuple[int, ...]:
+    """Parse depths as typed on the command line.
+
+    >>> parse_depths(["0-3", "6,9"])
+    (0, 1, 2, 3, 6, 9)
+
+    Raises:
+        RequestError: If a word is neither a whole number nor a range.
+    """
+    found: list[int] = []
+    for word in (word for text in texts for word in text.replace(",", " ").split()):
+        first, dash, last = word.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise RequestError(f"--depths {' '.join(texts)}: give whole numbers or ranges, such as --depths 0-6 9 12.")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(found))
 
 
 def _defaults(dataset: str) -> dict[str, Any]:

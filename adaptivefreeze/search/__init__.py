@@ -1,9 +1,8 @@
 """The depth search: an Optuna study of how many blocks can be frozen."""
 
 from .api import search_depth
-from .options import SearchOptions, parse_depths
-from .result import DepthSearch, Outcome
+from .result import DepthSearch, Outcome, ScoreEstimate
 from .runner import search
-from .statistics import ScoreEstimate
+from .space import SearchOptions
 
-__all__ = ["DepthSearch", "Outcome", "ScoreEstimate", "SearchOptions", "parse_depths", "search", "search_depth"]
+__all__ = ["DepthSearch", "Outcome", "ScoreEstimate", "SearchOptions", "search", "search_depth"]

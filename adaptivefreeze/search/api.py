@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import release_memory
-from optuna.storages import BaseStorage, InMemoryStorage
 from transformers import PrinterCallback, ProgressCallback, Trainer, set_seed
 
 from ..comparison.compare import check_seeds
@@ -22,15 +21,20 @@ from ..model.discovery import find_blocks
 from ..model.fingerprint import model_fingerprint
 from ..policies import Policy
 from ..trainer.callback import FreezeCallback
-from .objective import Candidate, Measurement, Objective, Replicate, TrialFailed
-from .options import SearchOptions
+from .objective import Objective
 from .result import DepthSearch
-from .runner import conduct, identity_of
-from .storage import check_study, open_storage
+from .runner import conduct
+from .space import SearchOptions
+from .storage import open_storage
+from .trials import Candidate, Measurement, Replicate, TrialFailed
 
 TrainerFactory = Callable[[int], Trainer]
 
 _NOT_SCORES = ("loss", "runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+_SETTINGS = (
+    *("num_train_epochs", "max_steps", "learning_rate"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),
+)
 
 
 def search_depth(
@@ -107,15 +111,8 @@ def search_depth(
     check_seeds(options.seeds)
     folder = None if output_dir is None else Path(output_dir)
     objective = TrainerObjective(trainer, options, cache=cache, tower=tower, rows=folder and folder / "rows")
-    name = study_name or "depth"
-    place: BaseStorage = InMemoryStorage()
-    if storage is not None:
-        place = open_storage(storage, Path())
-    elif folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        place = open_storage(None, folder)
-    check_study(place, name, identity_of(objective, options))
-    return conduct(objective, place, name, options, rate=0.0, folder=folder)
+    options = options.resolved(objective.depth)
+    return conduct(objective, open_storage(storage, folder), study_name or "depth", options, folder=folder)
 
 
 class TrainerObjective(Objective):
@@ -132,8 +129,7 @@ class TrainerObjective(Objective):
     ) -> None:
         if isinstance(source, Trainer) and source.model_init is None:
             raise RequestError("The Trainer has no model_init: make it with one, or pass a function that makes it.")
-        self._source, self._tower = source, tower
-        self._metric, self._maximized = options.metric, options.greater_is_better
+        self._source, self._tower, self._options = source, tower, options
         with self._trainer(options.seeds[0]) as trainer:
             if any(isinstance(callback, FreezeCallback) for callback in trainer.callback_handler.callbacks):
                 raise RequestError("The Trainer has a FreezeCallback already: remove it, the search adds its own.")
@@ -141,19 +137,17 @@ class TrainerObjective(Objective):
             model: Any = trainer.model if trainer.model_init is None else trainer.call_model_init()
             if model is None:
                 raise RequestError("The Trainer has no model: give it one, or a model_init.")
-            stack = find_blocks(model, tower=tower)
-            options.depths_of(stack.depth)
+            stack, arguments = find_blocks(model, tower=tower), trainer.args
             super().__init__(
                 stack,
                 f"a model with {stack.depth} blocks",
-                epochs=float(trainer.args.num_train_epochs),
+                epochs=float(arguments.num_train_epochs),
+                learning_rate=arguments.learning_rate,
                 cached=cache,
                 rows=rows,
             )
-            names = ("num_train_epochs", "max_steps", "per_device_train_batch_size", "learning_rate")
-            settings = {name: getattr(trainer.args, name) for name in (*names, "gradient_accumulation_steps")}
             train: Any = trainer.train_dataset
-            self._identity = {
+            self._described = {
                 "schema": SCHEMA,
                 "task": {"dataset": "of the trainer", "fingerprint": f"{len(train)} examples"},
                 "model": {
@@ -162,12 +156,12 @@ class TrainerObjective(Objective):
                     "blocks": stack.depth,
                     "parameters": stack.total,
                 },
-                "settings": {**settings, "cache": cache},
+                "settings": {**{name: getattr(arguments, name) for name in _SETTINGS}, "cache": cache},
             }
             self._score(trainer.evaluate())  # a missing metric is reported before any training
 
-    def identity(self) -> dict[str, Any]:
-        return self._identity
+    def _description(self) -> dict[str, Any]:
+        return self._described
 
     def measure(self, candidate: Candidate, replicate: Replicate, *, keep: bool) -> Measurement:
         try:
@@ -185,15 +179,14 @@ class TrainerObjective(Objective):
         trainer.callback_handler.callbacks.insert(0, clock.opening)  # times whatever the other callbacks do in a step
         trainer.add_callback(FreezeCallback(policy, cache=self.cache or False, tower=self._tower))
         trainer.add_callback(clock.closing)
-        held = self.cache.stats.memory_bytes if self.cache else 0
+        held = self._held(policy)
         with PeakMemory(trainer.args.device) as peak:
             trainer.train()
         score, saved = self._score(trainer.evaluate()), 0.0
-        if self.cache is not None and self.cache.stats.disabled_reason is None:
+        if self.cache is not None:
             examples = max(1, trainer.num_examples(trainer.get_train_dataloader()))
-            saved = self._saved(policy, self.cache.stats.misses, examples)
-        caching = policy.initial_mask(self.stack).prefix >= 2
-        return Measurement(score, clock.seconds, saved, peak.bytes + (held if caching else 0))
+            saved = self._saved(policy, self.cache.stats.to_json(), examples)
+        return Measurement(score, clock.seconds, saved, peak.bytes + held)
 
     @contextmanager
     def _trainer(self, seed: int) -> Iterator[Trainer]:
@@ -214,10 +207,11 @@ class TrainerObjective(Objective):
             trainer.args.seed, trainer.args.data_seed = seeds
 
     def _score(self, metrics: Mapping[str, float]) -> float:
+        metric = self._options.metric
         found = {name.removeprefix("eval_"): value for name, value in metrics.items()}
-        if self._metric not in found:
+        if metric not in found:
             reported = ", ".join(name for name in found if name not in _NOT_SCORES) or "none; give it compute_metrics"
-            raise RequestError(f"The metric {self._metric} is not reported; the trainer reports {reported}.")
-        if self._metric == "loss" and self._maximized:
+            raise RequestError(f"The metric {metric} is not reported; the trainer reports {reported}.")
+        if metric == "loss" and self._options.greater_is_better:
             raise RequestError("`loss` is minimized; pass greater_is_better=False.")
-        return float(found[self._metric])
+        return float(found[metric])

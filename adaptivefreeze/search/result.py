@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from statistics import fmean, stdev
+from typing import Any, TypeVar
 
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from ..comparison.result import read_record
-from .statistics import ScoreEstimate, estimates
-from .trials import BASELINE, DEPTH, DONE, ERROR, MEMORY, RATE, REPLICATES, ROLE, SAVED, SCENARIO, SCORES, SECONDS
+from .trials import DONE, ERROR, MEMORY, RATE, REPLICATES, ROLE, SAVED, SCENARIO, SCORES, SECONDS, Replicate, work_key
 
 SCHEMA = 1
+
+_DRAWS, _CONFIDENCE, _SEED = 10_000, 0.95, 0
+_Name = TypeVar("_Name", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class ScoreEstimate:
+    """The score of one candidate over seeds or folds.
+
+    Args:
+        mean: Mean score.
+        sd: Sample standard deviation; None with a single score.
+        low: Lower bound of the mean's 95 % confidence interval; None with a single seed or fold, or if the
+            candidate was not scored on all of them.
+        high: Upper bound of that interval, or None.
+        best: Probability that no other candidate has a better mean, or None.
+    """
+
+    mean: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    best: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two bounds")
+
+    def overlaps(self, other: ScoreEstimate) -> bool:
+        """Return whether the two confidence intervals overlap; True if one of them is unknown."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return True
+        return self.low <= other.high and other.low <= self.high
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,11 @@ class Outcome:
         if self.estimate is None:
             raise ValueError(f"{self.name} has no score")
         return self.estimate.mean
+
+    @property
+    def complete(self) -> bool:
+        """Whether the candidate has all its scores."""
+        return self.estimate is not None and not self.pruned
 
     def negated(self) -> Outcome:
         """Return the same result with the sign of every score changed."""
@@ -148,51 +186,85 @@ class DepthSearch:
 
 def outcomes_of(
     trials: Sequence[FrozenTrial],
-    replicates: Sequence[str],
-    is_full: Callable[[str], bool] = lambda scenario: False,
+    replicates: Sequence[Replicate],
+    is_full: Callable[[str], bool],
     *,
-    greater_is_better: bool = True,
+    greater_is_better: bool,
 ) -> list[Outcome]:
     """Return an outcome for each candidate that was tried on exactly these replicates, in the order of the queue.
 
-    The scores of a minimized metric are negated: higher is better in the outcomes. `is_full` says whether a scenario
-    is full fine-tuning.
+    Scores of a minimized metric are negated. `is_full` says whether a scenario is full fine-tuning.
     """
-    named = list(replicates)
+    named = [str(replicate) for replicate in replicates]
     latest: dict[tuple[Any, ...], FrozenTrial] = {}
     for trial in trials:
         if trial.user_attrs.get(REPLICATES) == named and trial.state in (*DONE, TrialState.FAIL):
-            key = (trial.user_attrs[SCENARIO], trial.user_attrs.get(RATE))
+            key = work_key(trial.user_attrs)
             if key not in latest or trial.state in DONE:
                 latest[key] = trial
     done = {key: trial for key, trial in latest.items() if trial.state in DONE}
     sign = 1 if greater_is_better else -1
     scores = {key: tuple(sign * score for score in trial.user_attrs[SCORES]) for key, trial in done.items()}
-    estimated: dict[tuple[Any, ...], ScoreEstimate] = {}
+    baselines = {key for key, trial in done.items() if trial.user_attrs[ROLE] == "baseline"}
+    estimated = estimates({key: scores[key] for key in done if key not in baselines}, len(named))
     # Baselines cannot be chosen, so they take no probability of being best from the candidates.
-    for beside in (False, True):
-        group = {key: s for key, s in scores.items() if s and (latest[key].user_attrs[ROLE] == BASELINE) == beside}
-        found = estimates(group, len(named))
-        estimated |= {key: replace(e, best=None) for key, e in found.items()} if beside else found
-    full = [key for key in done if key[1] is None and is_full(key[0])]
-    seconds = [value for key in full for value in done[key].user_attrs[SECONDS]]
+    beside = estimates({key: scores[key] for key in baselines}, len(named))
+    estimated |= {key: replace(estimate, best=None) for key, estimate in beside.items()}
+    full = {key for key, trial in done.items() if RATE not in trial.user_attrs and is_full(trial.user_attrs[SCENARIO])}
+    seconds = [value for key in done if key in full for value in done[key].user_attrs[SECONDS]]
     reference = fmean(seconds) if seconds else None
-    built = [
-        replace(
-            _outcome(trial, scores.get(key, ()), reference), estimate=estimated.get(key), full_fine_tuning=key in full
+
+    def outcome(key: tuple[Any, ...], trial: FrozenTrial) -> Outcome:
+        attributes = trial.user_attrs
+        plain = Outcome(attributes[SCENARIO], attributes[ROLE], learning_rate=attributes.get(RATE))
+        if key not in done:
+            died = f"its workers died while they trained {plain.scenario}"
+            return replace(plain, error=attributes.get(ERROR, died))
+        saved = zip(attributes[SECONDS], attributes[SAVED], strict=True)
+        seconds = fmean([own + share * (reference or 0.0) for own, share in saved])
+        memory = [count for count in attributes[MEMORY] if count is not None]
+        return replace(
+            plain,
+            full_fine_tuning=key in full,
+            scores=scores[key],
+            estimate=estimated[key],
+            seconds=seconds,
+            speedup=reference / seconds if reference else None,
+            memory=fmean(memory) if memory else None,
+            pruned=trial.state == TrialState.PRUNED,
         )
-        for key, trial in latest.items()
-    ]
-    return [replace(outcome, on_front=not any(_dominates(other, outcome) for other in built)) for outcome in built]
+
+    built = [outcome(key, trial) for key, trial in latest.items()]
+    return [replace(one, on_front=not any(_dominates(other, one) for other in built)) for one in built]
+
+
+def estimates(scores: Mapping[_Name, Sequence[float]], replicates: int) -> dict[_Name, ScoreEstimate]:
+    """Estimate each candidate from its scores, higher ones being better; a complete one has `replicates` of them.
+
+    Seeds or folds are drawn with replacement, 10,000 times, from a fixed seed: equal scores give equal estimates.
+    Candidates that are equally good in a draw share it.
+    """
+    plain = {name: ScoreEstimate(fmean(s), stdev(s) if len(s) > 1 else None) for name, s in scores.items()}
+    whole = [name for name, s in scores.items() if len(s) == replicates]
+    if replicates < 2 or not whole:
+        return plain
+    table = np.array([scores[name] for name in whole], dtype=float)
+    drawn = np.random.default_rng(_SEED).integers(0, replicates, size=(_DRAWS, replicates))
+    means = table[:, drawn].mean(axis=2)  # (candidates, draws)
+    tail = 50 * (1 - _CONFIDENCE)
+    low, high = np.percentile(means, [tail, 100 - tail], axis=1)
+    # Sums in another order differ in the last bits: equal means must count as equal.
+    winners = np.isclose(means, means.max(axis=0), rtol=0, atol=1e-12)
+    best = (winners / winners.sum(axis=0)).mean(axis=1)
+    for row, name in enumerate(whole):
+        known = plain[name]
+        plain[name] = ScoreEstimate(known.mean, known.sd, float(low[row]), float(high[row]), float(best[row]))
+    return plain
 
 
 def choose(outcomes: Sequence[Outcome], tolerance: float) -> tuple[Outcome, Outcome]:
-    """Return k* and k_fast. Of equal means the deeper is chosen (of samples, the faster).
-
-    Raises:
-        ValueError: If no outcome has all its scores.
-    """
-    known = [outcome for outcome in outcomes if outcome.estimate is not None and not outcome.pruned]
+    """Return k* and k_fast. Of equal means the deeper is chosen (of samples, the faster)."""
+    known = [outcome for outcome in outcomes if outcome.complete]
 
     def thrift(outcome: Outcome) -> float:
         return float(outcome.depth) if outcome.depth is not None else -(outcome.seconds or 0.0)
@@ -203,142 +275,9 @@ def choose(outcomes: Sequence[Outcome], tolerance: float) -> tuple[Outcome, Outc
     return best, max(near, key=thrift)
 
 
-def conclude(
-    outcomes: Sequence[Outcome],
-    best: Outcome,
-    fast: Outcome,
-    *,
-    counted: str,
-    tolerance: float,
-    replicates: int,
-    greater_is_better: bool = True,
-) -> tuple[str, ...]:
-    """Return the conclusion in sentences; `counted` names the replicates, such as `3 seeds`.
-
-    Scores of a maximized metric are given in percent, those of a minimized one as they are.
-    """
-    by_depth = best.depth is not None
-    margin = f"{100 * tolerance:g} points" if greater_is_better else f"{tolerance:g}"
-    within = f"the {'deepest' if by_depth else 'fastest'} within {margin} of it"
-    mean = _score_text(best.mean, greater_is_better)
-    also = f"it is also {within}{_speed(best)}"
-    if fast.name != best.name:
-        also = f"{within} is {fast.label} ({_score_text(fast.mean, greater_is_better)}{_speed(fast)})"
-    sentences = [
-        f"The best {'k' if by_depth else 'candidate'} is {best.label} ({mean}); {also}.",
-        _separation(outcomes, best, counted, replicates),
-    ]
-    pruned = [outcome for outcome in outcomes if outcome.pruned]
-    if pruned:
-        sentences.append(
-            f"{_listed(pruned)} {_were(pruned)} pruned before the last of {counted}: clearly worse on those that ran."
-        )
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    if failed:
-        sentences.append(f"{_listed(failed)} failed and {_were(failed)} not compared.")
-    return tuple(sentences)
-
-
-def compare_with_baselines(best: Outcome, baselines: Sequence[Outcome], *, greater_is_better: bool = True) -> list[str]:
-    """Return a sentence on how k* compares with the best baseline, empty if there is none."""
-    known = [outcome for outcome in baselines if outcome.estimate is not None]
-    if not known:
-        return []
-    rival = (max if greater_is_better else min)(known, key=lambda outcome: outcome.mean)
-    by = best.mean - rival.mean
-    speed = f", {rival.speedup:.1f}× full fine-tuning's speed" if rival.speedup else ""
-    difference = _score_text(abs(by), greater_is_better)
-    return [
-        f"The best baseline is {rival.name} ({_score_text(rival.mean, greater_is_better)}{speed}); "
-        f"k* is {difference} {'above' if by >= 0 else 'below'} it."
-    ]
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Return the numbers in words.
-
-    >>> ranges([0, 1, 2, 4, 6, 7])
-    '0 to 2, 4, 6 and 7'
-    """
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    parts = [p for run in runs for p in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
-    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
-
-
-def _outcome(trial: FrozenTrial, scores: tuple[float, ...], reference: float | None) -> Outcome:
-    """The outcome of one trial; `reference` is the time of full fine-tuning."""
-    attributes = trial.user_attrs
-    scenario, role = attributes[SCENARIO], attributes[ROLE]
-    depth = trial.params.get("depth") if role == DEPTH else None
-    if not scores:
-        error = attributes.get(ERROR, f"its workers died while they trained {scenario}")
-        return Outcome(scenario, role, depth, attributes.get(RATE), error=error)
-    saved = zip(attributes[SECONDS], attributes[SAVED], strict=True)
-    seconds = fmean([own + share * (reference or 0.0) for own, share in saved])
-    memory = [count for count in attributes[MEMORY] if count is not None]
-    return Outcome(
-        scenario,
-        role,
-        depth,
-        attributes.get(RATE),
-        scores=scores,
-        seconds=seconds,
-        speedup=reference / seconds if reference else None,
-        memory=fmean(memory) if memory else None,
-        pruned=trial.state == TrialState.PRUNED,
-    )
-
-
 def _dominates(one: Outcome, other: Outcome) -> bool:
     """Whether `one` is at least as good in score and time, and better in one of them."""
-    if one.estimate is None or one.seconds is None or one.pruned:
-        return False
-    if other.estimate is None or other.seconds is None or other.pruned:
-        return True
-    mine, theirs = (one.mean, -one.seconds), (other.mean, -other.seconds)
+    if not (one.complete and other.complete):
+        return one.complete
+    mine, theirs = (one.mean, -(one.seconds or 0.0)), (other.mean, -(other.seconds or 0.0))
     return mine != theirs and mine[0] >= theirs[0] and mine[1] >= theirs[1]
-
-
-def _separation(outcomes: Sequence[Outcome], best: Outcome, counted: str, replicates: int) -> str:
-    """The outcomes that the confidence intervals cannot tell from the best one."""
-    if replicates < 2:
-        return (
-            "With one seed no interval can be given, so how much of a difference is chance is unknown. Give more "
-            "seeds, or --folds."
-        )
-    assert best.estimate is not None
-    whole = [(o, o.estimate) for o in outcomes if o.estimate is not None and o.estimate.low is not None]
-    near = [outcome for outcome, estimate in whole if estimate.overlaps(best.estimate)]
-    if len(near) == 1:
-        return f"The interval of {best.label} overlaps no other with {counted}."
-    fastest = max(near, key=lambda outcome: outcome.speedup or 0.0)
-    sentence = f"{_listed(near)} cannot be told apart with {counted}"
-    faster = _speed(fastest).removeprefix(", ")
-    return f"{sentence}; {fastest.label} is {faster}." if faster else f"{sentence}."
-
-
-def _listed(outcomes: Sequence[Outcome]) -> str:
-    depths = [outcome.depth for outcome in outcomes if outcome.depth is not None]
-    return ranges(depths) if len(depths) == len(outcomes) else ", ".join(outcome.name for outcome in outcomes)
-
-
-def _were(outcomes: Sequence[Outcome]) -> str:
-    return "was" if len(outcomes) == 1 else "were"
-
-
-def _speed(outcome: Outcome) -> str:
-    """`, 2.1× faster than full fine-tuning`; empty for full fine-tuning itself, or where it was not run."""
-    if outcome.speedup is None or outcome.full_fine_tuning:
-        return ""
-    if outcome.speedup < 1:
-        return f", {1 / outcome.speedup:.1f}× slower than full fine-tuning"
-    return f", {outcome.speedup:.1f}× faster than full fine-tuning"
-
-
-def _score_text(score: float, greater_is_better: bool) -> str:
-    return f"{100 * score:.2f}" if greater_is_better else f"{score:.4g}"

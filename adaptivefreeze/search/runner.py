@@ -19,28 +19,20 @@ from ..comparison.compare import Interrupted, ProgressListener, check_seeds
 from ..comparison.folder import StudyFolder
 from ..comparison.records import task_record
 from ..comparison.result import write_json
-from ..comparison.scenarios import expand
 from ..comparison.settings import StudySettings
-from .objective import Candidate, Objective, Replicate, TaskObjective, TrialFailed
-from .options import SearchOptions
-from .result import DepthSearch, Outcome, choose, compare_with_baselines, conclude
-from .space import sampled_policies
-from .storage import check_study, open_storage, open_study, public_url
-from .trials import CHOSEN, ERROR, REPLICATES, PlannedTrial, TrialQueue, work_key
-from .worker import Worker, pruner_of, run_workers, sampler_of
+from .conclusion import conclude
+from .objective import Objective, TaskObjective
+from .result import DepthSearch, Outcome, choose
+from .space import SearchOptions
+from .storage import check_study, open_storage, open_study, public_url, quiet_optuna
+from .trials import REPLICATES, Candidate, PlannedTrial, Replicate, TrialQueue, work_key
+from .worker import Worker, run_workers
 
 if TYPE_CHECKING:
     from ..data import Task
 
-RESULT_FILE = "search.json"
-
-ProgressContext = Callable[[], AbstractContextManager[ProgressListener]]
+ProgressContext = Callable[[], AbstractContextManager[ProgressListener]] | None
 TestScores = Mapping[Candidate, Mapping[str, float]]
-
-
-def no_progress() -> AbstractContextManager[ProgressListener]:
-    """No progress output."""
-    return nullcontext(ProgressListener())
 
 
 def search(
@@ -51,7 +43,7 @@ def search(
     output: str | Path,
     progress: ProgressListener | None = None,
     load: Callable[[], Task] | None = None,
-    worker_progress: ProgressContext = no_progress,
+    worker_progress: ProgressContext = None,
 ) -> DepthSearch:
     """Search how deep the model of `task` can be frozen.
 
@@ -80,25 +72,23 @@ def search(
     settings, output = settings or StudySettings(cache=True), Path(output)
     check_seeds(options.seeds)
     settings.arguments("unused", seed=0)
-    objective = TaskObjective(task, settings, output, metric=options.metric, folds=options.folds, progress=progress)
-    objective.check_metric(greater_is_better=options.greater_is_better)
-    options.depths_of(objective.depth)
-    given = options.compared_with
-    options = replace(options, baselines=expand(given, objective.depth) if given else ())
+    objective = TaskObjective(task, settings, output, options, progress)
+    options = options.resolved(objective.depth)
     name = options.study_name or f"{Path(task.dataset).name}, {Path(task.model).name}"
     storage: BaseStorage | None = None
     if options.storage is not None:
         storage = open_storage(options.storage, output)
-        check_study(storage, name, identity_of(objective, options))
+        check_study(storage, name, objective.identity(options))
     StudyFolder(output).claim(task_record(task), objective.model, settings)
     storage = storage or open_storage(None, output)
     process = None
     if options.workers > 1 and load is not None:
-        process = partial(run_process, load, options, settings, output, name, worker_progress)
-    return conduct(objective, storage, name, options, rate=settings.learning_rate, process=process, folder=output)
+        process = partial(_run_process, load, options, settings, output, name, worker_progress)
+    return conduct(objective, storage, name, options, process=process, folder=output)
 
 
-def run_process(
+@quiet_optuna()
+def _run_process(
     load: Callable[[], Task],
     options: SearchOptions,
     settings: StudySettings,
@@ -107,51 +97,23 @@ def run_process(
     progress: ProgressContext,
 ) -> None:
     """Do the work of a further process of the same search."""
-    with progress() as listener:
-        objective = TaskObjective(
-            load(), settings, output, metric=options.metric, folds=options.folds, progress=listener
-        )
-        make_worker(objective, open_storage(options.storage, output), name, options, settings.learning_rate).work()
+    with nullcontext(ProgressListener()) if progress is None else progress() as listener:
+        objective = TaskObjective(load(), settings, output, options, listener)
+        Worker(objective, open_storage(options.storage, output), name, options).work()
 
 
-def identity_of(objective: Objective, options: SearchOptions) -> dict[str, object]:
-    """Return what two searches must have in common to share a study."""
-    sampled = {"policies": list(sampled_policies())} if options.trials else {}
-    return {**objective.identity(), "search": {**options.shared(), **sampled}}
-
-
-def make_worker(objective: Objective, storage: BaseStorage, name: str, options: SearchOptions, rate: float) -> Worker:
-    """Open the study, created if there is none, and return a worker for it. Raises `RequestError` as `open_study`."""
-    maximize, minimize = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
-    directions = {options.metric: maximize if options.greater_is_better else minimize}
-    if options.pareto:
-        directions["train seconds"] = minimize
-    study = open_study(
-        storage,
-        name,
-        identity_of(objective, options),
-        directions,
-        sampler=sampler_of(options),
-        pruner=pruner_of(options),
-    )
-    return Worker(study, objective, options, rate)
-
-
+@quiet_optuna()
 def conduct(
     objective: Objective,
     storage: BaseStorage,
     name: str,
     options: SearchOptions,
     *,
-    rate: float,
     process: Callable[[], None] | None = None,
     folder: Path | None = None,
 ) -> DepthSearch:
-    """Run a search on any objective, with the result written to `folder`, if any; see `search`.
-
-    `rate` is the learning rate that samples vary, `process` what each further process does.
-    """
-    worker = make_worker(objective, storage, name, options, rate)
+    """Run a search on any objective, also in further processes that do `process`; write the result to `folder`."""
+    worker = Worker(objective, storage, name, options)
     planned, done = worker.queue.prepare()
     trainings = len(worker.replicates)
     objective.report_start(max(planned, options.trials or 0) * trainings, done * trainings)
@@ -166,93 +128,72 @@ def conduct(
             f"Interrupted: finished trainings are kept in {folder or name}; the same command resumes the search."
         ) from error
     found = conclude_search(worker, tests, folder)
-    for outcome in found.outcomes:
-        candidate = worker.candidate(outcome)
+    for candidate in map(worker.candidate, found.outcomes):
         if candidate not in chosen:
             objective.discard(candidate, worker.replicates)
     objective.drop_rows()
     if folder is not None:
-        path, value = folder / RESULT_FILE, json.loads(json.dumps(found.to_json()))
+        path, value = folder / "search.json", json.loads(json.dumps(found.to_json()))
         if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != value:
             write_json(path, value)
     return found
 
 
 def score_on_test(worker: Worker, storage: BaseStorage, name: str, chosen: Sequence[Candidate]) -> TestScores:
-    """Return the mean test scores of each chosen candidate; one that cannot be scored is left out.
+    """Return the mean test scores of the chosen candidates, without those that cannot be scored.
 
-    A second study in the same storage makes sure that, of several workers, one scores a candidate and the others read
-    its scores.
+    They are trials of a second study in the same storage, so that only one of several workers scores a candidate.
     """
-    objective, replicates = worker.objective, worker.replicates
+    objective, options = worker.objective, worker.options
     if not objective.has_test:
         return {}
-    study = open_study(storage, name, {**objective.identity(), "search": {}}, {"test score": StudyDirection.MAXIMIZE})
+    study = open_study(
+        storage, name, {**objective.identity(options), "search": {}}, {"test score": StudyDirection.MAXIMIZE}
+    )
 
     def score(trial: Trial) -> float:
         candidate = worker.candidate(trial)
-        try:
-            found = [objective.test(candidate, Replicate.parse(text)) for text in trial.user_attrs[REPLICATES]]
-        except TrialFailed as error:
-            trial.set_user_attr(ERROR, str(error))
-            raise
+        found = [objective.test(candidate, Replicate.parse(text)) for text in trial.user_attrs[REPLICATES]]
         means = {metric: fmean(scores[metric] for scores in found) for metric in found[0]}
         trial.set_user_attr("scores", means)
         return next(iter(means.values()))
 
-    planned = {candidate: PlannedTrial(candidate, replicates, CHOSEN) for candidate in chosen}
-    queue = TrialQueue(study, lambda: list(planned.values()))
+    planned = [PlannedTrial(candidate, worker.replicates, "chosen") for candidate in chosen]
+    queue = TrialQueue(study, lambda: planned)
     queue.prepare()
     queue.work(score)
     scored = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     scores = {work_key(trial.user_attrs): trial.user_attrs["scores"] for trial in scored}
-    return {candidate: scores[item.key] for candidate, item in planned.items() if item.key in scores}
+    keys = {item.candidate: work_key(item.attributes) for item in planned}
+    return {candidate: scores[key] for candidate, key in keys.items() if key in scores}
 
 
 def conclude_search(worker: Worker, tests: TestScores, folder: Path | None) -> DepthSearch:
     """Return the result that follows from the trials."""
-    options, greater = worker.options, worker.options.greater_is_better
+    options = worker.options
 
     def reported(outcome: Outcome) -> Outcome:
-        return outcome if greater else outcome.negated()
+        return outcome if options.greater_is_better else outcome.negated()
 
     searched, baselines = worker.outcomes()
     searched = [replace(outcome, test=tests.get(worker.candidate(outcome), {})) for outcome in searched]
     best, fast = map(reported, choose(searched, options.tolerance))
-    outcomes, beside = [*map(reported, searched)], [*map(reported, baselines)]
-    sentences = conclude(
-        outcomes,
-        best,
-        fast,
-        counted=counted(worker.replicates),
-        tolerance=options.tolerance,
-        replicates=len(worker.replicates),
-        greater_is_better=greater,
-    )
-    untried = None if options.trials else worker.plan.untried(worker.tried())
-    against = compare_with_baselines(best, beside, greater_is_better=greater)
     place = f"sqlite:///{folder / 'study.db'}" if folder else "memory"
-    return DepthSearch(
+    found = DepthSearch(
         title=worker.objective.title,
         metric=options.metric,
         replicates=tuple(map(str, worker.replicates)),
         tolerance=options.tolerance,
-        outcomes=tuple(outcomes),
-        baselines=tuple(beside),
+        outcomes=tuple(map(reported, searched)),
+        baselines=tuple(map(reported, baselines)),
         best=best,
         fast=fast,
-        conclusion=(*sentences, *([untried] if untried else []), *against),
+        conclusion=(),
         study=worker.study.study_name,
         storage=public_url(options.storage) if options.storage else place,
-        greater_is_better=greater,
+        greater_is_better=options.greater_is_better,
         folder=folder,
         ran=worker.queue.ran,
     )
-
-
-def counted(replicates: Sequence[Replicate]) -> str:
-    """Return the replicates in words: `3 seeds`, `5 folds`, `2 seeds × 5 folds`."""
-    seeds, folds = len({r.seed for r in replicates}), len({r.fold for r in replicates} - {None})
-    parts = [(seeds, "seed")] if seeds > 1 or not folds else []
-    parts += [(folds, "fold")] if folds else []
-    return " × ".join(f"{count} {noun}" if count == 1 else f"{count} {noun}s" for count, noun in parts)
+    untried = None if options.trials else worker.plan.untried(worker.tried())
+    return replace(found, conclusion=conclude(found, untried))

@@ -1,44 +1,129 @@
-"""The search space: which depths to try next, and how a sampled search draws a candidate."""
+"""The search space: SearchOptions, the depths to try next, and how a sampled search draws a candidate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import Trial
 
-from ..policies import BottomUp, Policy, TopDown, registered_policies
-from .objective import Candidate, Replicate
-from .options import SIDES
-from .trials import DEPTH, SAMPLE, PlannedTrial
+from ..comparison.scenarios import expand
+from ..errors import RequestError
+from ..policies import BottomUp, Policy, TopDown, parse_policy, registered_policies
+
+SIDES = ("bottom", "top")
+
+RATE_FACTOR = 4.0  # learning rates are sampled from a quarter of the configured one to four times it
+STATIC = "static"  # `BottomUp` and `TopDown` in a sampled search: they share a depth
 
 Scores = Mapping[int, float]
 """Depth -> mean score of the depths that are done; higher is better."""
 
-BUDGET_SHARE = 0.30
-LEAST_DEPTHS = 13
-RATE_FACTOR = 4.0
-"""Learning rates are sampled from a quarter of the configured one to four times it."""
 
-STATIC = "static"
-"""The name of `BottomUp` and `TopDown` together in a sampled search: they share a depth."""
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search tries and how it scores it.
+
+    Args:
+        depths: Numbers of blocks to freeze; by default every number from 0 to all blocks.
+        side: The end from which blocks are frozen, `"bottom"` or `"top"`.
+        seeds: Seeds that each candidate is trained with.
+        folds: Score on this many parts of the training split in turn instead of on the validation split.
+        metric: The validation metric that decides.
+        greater_is_better: Whether `metric` is maximized. If False, it is minimized.
+        tolerance: How far below the best score a depth may lie to count as good enough, in units of `metric`.
+        prune: Stop a candidate that is clearly worse on the seeds or folds run so far (Wilcoxon signed-rank test,
+            p < 0.1). The test needs at least four of them.
+        quick: Try a few depths first, then only those that can still win; see `space.QuickPlan`.
+        trials: Sample this many combinations of policy, parameters and learning rate instead of trying depths.
+        pareto: With `trials`, optimize score and training time together.
+        baselines: Scenarios to run for comparison, as specs or `Policy` objects. By default the set `paper` when all
+            depths are searched, and none otherwise.
+        storage: Where the Optuna study is kept; see `storage.open_storage`.
+        study_name: Name of the Optuna study.
+        workers: Number of local processes.
+
+    Raises:
+        RequestError: If a value is out of range or two options exclude each other.
+    """
+
+    depths: tuple[int, ...] | None = None
+    side: str = "bottom"
+    seeds: tuple[int, ...] = (0,)
+    folds: int | None = None
+    metric: str = "macro_f1"
+    greater_is_better: bool = True
+    tolerance: float = 0.005
+    prune: bool = True
+    quick: bool = False
+    trials: int | None = None
+    pareto: bool = False
+    baselines: tuple[str | Policy, ...] | None = None
+    storage: str | None = None
+    study_name: str | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("trials", self.trials), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise RequestError(f"--{name} {value} is not possible: give 1 or more.")
+        if self.greater_is_better and not 0 <= self.tolerance < 1:
+            raise RequestError(f"--tolerance {100 * self.tolerance:g} is not possible: give points, from 0 to 99.")
+        if self.tolerance < 0:
+            raise RequestError(f"tolerance {self.tolerance:g} is not possible: give 0 or more.")
+        if self.side not in SIDES:
+            raise RequestError(f"--side {self.side} is unknown: give {' or '.join(SIDES)}.")
+        if self.trials and (self.quick or self.depths is not None):
+            raise RequestError("--trials samples depths itself: omit --quick and --depths.")
+        if self.pareto and not self.trials:
+            raise RequestError("--pareto needs a sampled search: give --trials as well.")
+
+    @property
+    def compared_with(self) -> tuple[str | Policy, ...]:
+        """The baselines that apply."""
+        if self.baselines is not None:
+            return self.baselines
+        return () if self.quick or self.trials else ("paper",)
+
+    def resolved(self, blocks: int) -> SearchOptions:
+        """Return the options for a model, with baselines as policies. Raises `RequestError` if they do not fit it."""
+        self.depths_of(blocks)
+        given = self.compared_with
+        return replace(self, baselines=expand(given, blocks) if given else ())
+
+    def depths_of(self, blocks: int) -> tuple[int, ...]:
+        """Return the depths to search in a model of `blocks` blocks, in ascending order."""
+        depths = tuple(range(blocks + 1)) if self.depths is None else tuple(sorted(set(self.depths)))
+        outside = [depth for depth in depths if not 0 <= depth <= blocks]
+        if outside or not depths:
+            given = ", ".join(map(str, outside)) or "nothing"
+            raise RequestError(
+                f"--depths {given} is out of range: this model has {blocks} blocks, so give 0 to {blocks}."
+            )
+        return depths
+
+    def policy(self, scenario: str) -> Policy:
+        """Return the policy of a stored scenario: a baseline given as an object, or the parsed spec."""
+        given = (policy for policy in self.compared_with if isinstance(policy, Policy) and str(policy) == scenario)
+        return next(given, None) or parse_policy(scenario)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what all trials of one study have in common, as plain JSON."""
+        space = "samples, score and time" if self.pareto else "samples" if self.trials else "depths"
+        common = {"metric": self.metric, "greater_is_better": self.greater_is_better, "folds": self.folds}
+        sampled = {"policies": list(sampled_policies())} if self.trials else {}
+        return {**common, "space": space, **sampled}
 
 
 def budget(depths: int) -> float:
-    """Return what `QuickPlan` may spend, in full fine-tunings: 30 % of one per depth, for at least 13 depths.
-
-    In a shallower model the coarse depths alone cost that much, and the neighbors of the best would stay untried.
-    """
-    return BUDGET_SHARE * max(depths, LEAST_DEPTHS)
+    """Return what `QuickPlan` may spend, in full fine-tunings: 30 % of one per depth."""
+    return 0.30 * max(depths, 13)  # with fewer depths, the coarse ones alone would cost that much
 
 
 @dataclass(frozen=True)
 class DepthPlan:
-    """Tries every depth, from shallow to deep, so that each depth starts from the cached rows of the one before.
-
-    A plan depends on the scores alone, so that every worker of a search makes the same one.
-    """
+    """Tries every depth, from shallow to deep, so that each depth starts from the cached rows of the one before."""
 
     depths: tuple[int, ...]
 
@@ -55,23 +140,15 @@ class DepthPlan:
 class QuickPlan(DepthPlan):
     """Tries coarse depths first, then around the best, until no untried depth can win by more than `tolerance`.
 
-    The plan assumes that at the resolution of the coarse depths the curve is concave: every further frozen block
-    costs at least as much as the one before it. The score of an untried depth is then bounded by the straight lines
-    through the tried depths on either side of its gap. These bounds decide which depths can still win, which of them
-    is tried next (the highest bound, and the cheapest of equal ones), and when the search ends. If the assumption
-    does not hold, a better depth may stay untried; `untried` reports how many were.
-
-    Args:
-        depths: All depths of the search.
-        tolerance: The gain in score that is worth another training.
-        cost: Depth -> predicted time of a run / that of full fine-tuning. A depth that would bring the sum above
-            `budget` is not started.
-        percent: Whether scores are reported in percentage points.
+    The plan assumes that the curve is concave: every further frozen block costs at least as much as the one before it.
+    The score of an untried depth is then bounded by the straight lines through the tried depths on either side of its
+    gap. The next depth is the one with the highest bound, and the cheapest of equal ones. Where the assumption does not
+    hold, a better depth may stay untried.
     """
 
-    tolerance: float
-    cost: Callable[[int], float] = field(repr=False)
-    percent: bool = True
+    tolerance: float  # the gain in score that is worth another training
+    cost: Callable[[int], float] = field(repr=False)  # depth -> predicted time of a run / that of full fine-tuning
+    percent: bool = True  # whether scores are reported in percentage points
 
     def wanted(self, done: Scores) -> Sequence[int]:
         coarse = self.coarse()
@@ -104,20 +181,20 @@ class QuickPlan(DepthPlan):
         left = self.bounds(done) if set(self.coarse()) <= set(done) else {}  # a failed depth is reported elsewhere
         if not left:
             return None
-        scale, unit = (100, " points") if self.percent else (1, "")
+        unit = " points" if self.percent else ""
         tried = f"{len(done)} of {len(self.depths)} depths were tried"
         best = max(done.values())
         gain = max(left.values()) - best
         if gain <= self.tolerance:
             return (
                 f"{tried}; if every further frozen block costs at least as much as the one before it, none of the "
-                f"others wins by more than {scale * self.tolerance:g}{unit}."
+                f"others wins by more than {100 * self.tolerance if self.percent else self.tolerance:g}{unit}."
             )
-        reach = f"{scale * gain:.1f}{unit}" if self.percent else f"{gain:.3g}"
-        able = ", ".join(str(depth) for depth, bound in sorted(left.items()) if bound - best > self.tolerance)
+        reach = f"{100 * gain:.1f}" if self.percent else f"{gain:.3g}"
+        able = ", ".join(str(depth) for depth, bound in left.items() if bound - best > self.tolerance)
         spent = f"the budget of {budget(len(self.depths)):.1f} full fine-tunings was used up"
         ended = spent if self._next(done) is None else "one failed"
-        return f"{tried}, then {ended}; depth {able} might still win by up to {reach}."
+        return f"{tried}, then {ended}; depth {able} might still win by up to {reach}{unit}."
 
     def _next(self, done: Scores) -> int | None:
         best, bounds = max(done.values()), self.bounds(done)
@@ -131,20 +208,13 @@ def static_policy(side: str, depth: int) -> Policy:
     return TopDown(depth) if side == "top" and depth else BottomUp(depth)
 
 
-def depth_trial(depth: int, side: str, blocks: int, replicates: Sequence[Replicate]) -> PlannedTrial:
-    """Return the trial of one depth in a model of `blocks` blocks."""
-    distributions = {"depth": IntDistribution(0, blocks), "side": CategoricalDistribution(SIDES)}
-    candidate = Candidate(static_policy(side, depth))
-    return PlannedTrial(candidate, replicates, DEPTH, {"depth": depth, "side": side}, distributions)
-
-
 def sampled_policies() -> dict[str, type[Policy]]:
     """Return the policies of a sampled search by name: the registered ones with a `suggest` of their own."""
     own = {policy.name: policy for policy in registered_policies() if "suggest" in vars(policy)}
     return {STATIC: BottomUp, **{name: policy for name, policy in own.items() if policy not in (BottomUp, TopDown)}}
 
 
-def sample_trial(trial: Trial, blocks: int, rate: float, replicates: Sequence[Replicate]) -> PlannedTrial:
+def sample(trial: Trial, blocks: int, rate: float) -> tuple[Policy, float]:
     """Return what a sampled trial trains: a policy with its parameters, and a learning rate around `rate`."""
     sampled = sampled_policies()
     kind = trial.suggest_categorical("policy", tuple(sampled))
@@ -155,7 +225,7 @@ def sample_trial(trial: Trial, blocks: int, rate: float, replicates: Sequence[Re
     if policy is None:
         raise RuntimeError(f"{kind} declares `suggest` but returns no policy")
     found = trial.suggest_float("learning_rate", rate / RATE_FACTOR, rate * RATE_FACTOR, log=True)
-    return PlannedTrial(Candidate(policy, float(f"{found:.2g}")), replicates, SAMPLE)
+    return policy, float(f"{found:.2g}")
 
 
 def _line(done: Scores, near: int, far: int, depth: int) -> float:

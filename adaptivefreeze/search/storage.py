@@ -18,11 +18,12 @@ from typing import Any
 
 import optuna
 import psutil
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna import storages
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend, JournalRedisBackend
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
@@ -37,31 +38,43 @@ GRACE_SECONDS = 60
 MAX_RETRIES = 2
 WORKER, HEARTBEAT = "worker", "heartbeat"  # user attributes of a trial: who runs it, and a counter that grows
 
-_ATTEMPTS = 5
-_CREATION_SECONDS = 10.0
+_RETRIES = 4
 _IDENTITY = ("schema", "task", "model", "settings", "search")
 
 
-def open_storage(url: str | None, folder: Path) -> BaseStorage:
-    """Open an Optuna storage.
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Silence Optuna's log lines and its warnings about experimental features; the search reports by itself."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
-    Args:
-        url: `journal:FILE`, `grpc://HOST:PORT`, `redis://…` (used as a journal), or the URL of a database that
-            SQLAlchemy has a driver for. None means SQLite, in `study.db` under `folder`.
-        folder: The output folder of the search.
+
+@quiet_optuna()
+def open_storage(url: str | None, folder: Path | None) -> BaseStorage:
+    """Open `journal:FILE`, `grpc://HOST:PORT`, `redis://…` (used as a journal), or the URL of a database.
+
+    Without a URL, the study is kept in SQLite, in `study.db` under `folder`; without a folder as well, in memory.
 
     Raises:
         RequestError: If nothing answers within `CONNECT_SECONDS`, or what answers is not an Optuna storage.
     """
-    url = url or f"sqlite:///{folder / 'study.db'}"
+    if url is None:
+        if folder is None:
+            return storages.InMemoryStorage()
+        folder.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{folder / 'study.db'}"
     try:
-        with quiet_optuna():
-            return _open_with_retries(url)
+        return _open_with_retries(url)
     except ImportError as error:
         # The modules of grpcio and protobuf have other names than their packages.
-        missing = (
-            "packages grpcio and protobuf" if url.startswith("grpc") else f"package {error.name or 'of its driver'}"
-        )
+        package = f"package {error.name or 'of its driver'}"
+        missing = "packages grpcio and protobuf" if url.startswith("grpc") else package
         raise RequestError(f"--storage {public_url(url)} needs the {missing}: install what is missing.") from error
     except Exception as error:  # every driver has exceptions of its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -87,44 +100,35 @@ def open_study(
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
 ) -> optuna.Study:
-    """Load the study `name`, or create it with `identity`, what it is about, in its user attributes.
+    """Load the study `name`, or create it with `identity` in its user attributes.
 
     Raises:
         RequestError: If the study was made for another task, model or kind of search. The study is not changed.
     """
-    with quiet_optuna():
-        try:
-            study = optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=list(directions.values()),
-                sampler=sampler,
-                pruner=pruner or optuna.pruners.NopPruner(),
-            )
-        except DuplicatedStudyError:
-            study = optuna.load_study(storage=storage, study_name=name, sampler=sampler, pruner=pruner)
-        else:
-            study.set_metric_names(list(directions))
-            for part in _IDENTITY:  # the last one is there only when all others are
-                study.set_user_attr(part, identity[part])
-            return study
-    _check_identity(study, identity)
+    wanted = list(directions.values())
+    study = optuna.create_study(
+        storage=storage, study_name=name, directions=wanted, sampler=sampler, pruner=pruner, load_if_exists=True
+    )
+    used = bool(study.get_trials(deepcopy=False))
+    if _check_identity(study, identity):
+        return study
+    if used or study.directions != wanted:
+        raise RequestError(f"The study {name!r} was made by another program: give another --study-name.")
+    study.set_metric_names(list(directions))
+    for part in _IDENTITY:  # the last one is there only when all others are
+        study.set_user_attr(part, identity[part])
     return study
 
 
 def check_study(storage: BaseStorage, name: str, identity: Mapping[str, Any]) -> None:
     """Raise `RequestError` if there is a study `name` that was made for something else. Nothing is changed."""
-    with quiet_optuna():
-        if name in optuna.get_all_study_names(storage):
-            _check_identity(optuna.load_study(storage=storage, study_name=name), identity)
+    if name in optuna.get_all_study_names(storage):
+        _check_identity(optuna.load_study(storage=storage, study_name=name), identity)
 
 
 @contextmanager
 def heartbeat(trial: Trial) -> Iterator[None]:
-    """Mark `trial` as run by this process, and renew its heartbeat while the body runs.
-
-    The heartbeat is an ordinary user attribute, so it works with every storage; Optuna's own needs a database.
-    """
+    """Renew the heartbeat of `trial`, a user attribute, while the body runs; Optuna's own needs a database."""
     stop = threading.Event()
 
     def renew() -> None:
@@ -152,8 +156,8 @@ def heartbeat(trial: Trial) -> Iterator[None]:
 class StaleTrials:
     """Finds the trials of dead workers in a study and queues them again.
 
-    A running trial is stale if its process on this machine has ended, or if its heartbeat has not changed for
-    `GRACE_SECONDS` as observed by this process. The clocks of two machines are never compared.
+    A running trial is stale if its process on this machine has ended, or if this process has seen its heartbeat
+    unchanged for `GRACE_SECONDS`. The clocks of two machines are never compared.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -163,7 +167,11 @@ class StaleTrials:
     def requeue(self) -> None:
         """Fail every stale trial and queue a copy of it, at most `MAX_RETRIES` times."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not self._is_stale(trial):
+            now, beat = time.monotonic(), trial.user_attrs.get(HEARTBEAT)
+            if trial.number not in self._seen or self._seen[trial.number][0] != beat:
+                self._seen[trial.number] = (beat, now)
+            silent = now - self._seen[trial.number][1] > GRACE_SECONDS
+            if not silent and not has_died(trial.user_attrs.get(WORKER)):
                 continue
             try:
                 self._study.tell(trial.number, state=TrialState.FAIL)
@@ -171,13 +179,7 @@ class StaleTrials:
                 continue  # it ended in the meantime, or another worker has queued it again
             failed = copy.deepcopy(trial)
             failed.user_attrs = {k: v for k, v in failed.user_attrs.items() if k not in (WORKER, HEARTBEAT)}
-            RetryHeartbeatStaleTrialCallback(MAX_RETRIES)(self._study, failed)
-
-    def _is_stale(self, trial: FrozenTrial) -> bool:
-        now, beat = time.monotonic(), trial.user_attrs.get(HEARTBEAT)
-        if trial.number not in self._seen or self._seen[trial.number][0] != beat:
-            self._seen[trial.number] = (beat, now)
-        return now - self._seen[trial.number][1] > GRACE_SECONDS or has_died(trial.user_attrs.get(WORKER))
+            storages.RetryHeartbeatStaleTrialCallback(MAX_RETRIES)(self._study, failed)
 
 
 def this_worker() -> str:
@@ -199,19 +201,6 @@ def has_died(worker: str | None) -> bool:
         return True
 
 
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Silence Optuna's log lines and its warnings about experimental features; the search reports by itself."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
 @functools.cache
 def _machine() -> str:
     """Identify the scope of process ids: host name, boot of the kernel, and process-id namespace."""
@@ -221,31 +210,29 @@ def _machine() -> str:
     return "/".join(found)
 
 
-def _check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
-    until = time.monotonic() + _CREATION_SECONDS
-    while _IDENTITY[-1] not in study.user_attrs and time.monotonic() < until:
-        time.sleep(0.1)  # another process may be creating the study at this moment
-    theirs, name = study.user_attrs, study.study_name
+def _check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> bool:
+    """Whether the study has an identity. Raises `RequestError` if it is another one."""
+    theirs = study.user_attrs
     if _IDENTITY[-1] not in theirs:
-        raise RequestError(f"The study {name!r} was made by another program: give another --study-name.")
-    found = difference(theirs, identity)
-    if found:
+        return False
+    if found := difference(theirs, identity):
         raise RequestError(
-            f"The study {name!r} was made for something else ({found}): give another --study-name or --output."
+            f"The study {study.study_name!r} was made for something else ({found}): "
+            "give another --study-name or --output."
         )
+    return True
 
 
 def _open_with_retries(url: str) -> BaseStorage:
     """Open `url`, again if another process creates the same tables at the same time."""
-    for attempt in range(_ATTEMPTS):
+    for _ in range(_RETRIES):
         try:
             return _open(url)
         except (IntegrityError, ProgrammingError, OperationalError) as error:
-            clash = isinstance(error, IntegrityError) or "already exists" in str(error)
-            if not clash or attempt == _ATTEMPTS - 1:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
                 raise
             time.sleep(0.5)
-    raise RuntimeError("no attempt was made")
+    return _open(url)
 
 
 def _open(url: str) -> BaseStorage:
@@ -253,30 +240,26 @@ def _open(url: str) -> BaseStorage:
     if kind == "journal":
         path = Path(place.removeprefix("//"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
+        return storages.JournalStorage(JournalFileBackend(str(path)))
     if kind in ("redis", "rediss"):
-        return JournalStorage(JournalRedisBackend(url))
+        return storages.JournalStorage(JournalRedisBackend(url))
     if kind == "grpc":
         host, colon, port = place.strip("/").rpartition(":")
         if not colon or not port.isdecimal():
             raise ValueError("write grpc://HOST:PORT")
-        proxy = GrpcStorageProxy(host=host, port=int(port))
+        proxy = storages.GrpcStorageProxy(host=host, port=int(port))
         proxy.wait_server_ready(timeout=CONNECT_SECONDS)
         return proxy
     # SQLite's `timeout` is how long it waits for another process's write; PostgreSQL and MySQL use the other word.
     wait = {"timeout" if kind.startswith("sqlite") else "connect_timeout": CONNECT_SECONDS}
-    storage = RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
+    storage = storages.RDBStorage(url, engine_kwargs={"connect_args": wait, "pool_pre_ping": True})
     if kind.startswith("sqlite"):
         _lock_before_reading(storage.engine)
     return storage
 
 
 def _lock_before_reading(engine: Engine) -> None:
-    """Start every transaction with a write lock, because SQLite ignores `SELECT … FOR UPDATE`.
-
-    Optuna claims a waiting trial by reading and then writing its state; without the lock two workers can claim the
-    same trial.
-    """
+    """Start every transaction with a write lock: SQLite ignores Optuna's `FOR UPDATE` when it claims a trial."""
     engine.dispose()  # connections that are open already would not be configured
 
     @event.listens_for(engine, "connect")

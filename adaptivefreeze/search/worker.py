@@ -2,70 +2,77 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import optuna
 import torch
+from optuna.pruners import WilcoxonPruner
+from optuna.samplers import TPESampler
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import Trial
 
-from ..comparison.scenarios import expand
 from ..errors import RequestError, StudyFailed
-from ..policies import is_full_fine_tuning
-from .objective import Candidate, Objective, Replicate, TrialFailed, replicates_of
-from .options import SearchOptions
+from ..policies import BottomUp, Policy, is_full_fine_tuning
+from .objective import Objective
 from .result import Outcome, choose, outcomes_of
-from .space import DepthPlan, QuickPlan, depth_trial, sample_trial, static_policy
-from .storage import quiet_optuna
+from .space import SIDES, DepthPlan, QuickPlan, SearchOptions, sample, static_policy
+from .storage import open_study
 from .trials import (
-    BASELINE,
-    DEPTH,
-    ERROR,
+    MEMORY,
     RATE,
     REPLICATES,
     ROLE,
-    SAMPLE,
+    SAVED,
     SCENARIO,
+    SCORES,
+    SECONDS,
+    Candidate,
+    Measurement,
     PlannedTrial,
+    Replicate,
+    Role,
+    TrialFailed,
     TrialQueue,
     Value,
-    record,
+    replicates_of,
 )
 
-PRUNING_P = 0.1
 _LARGEST_STEP = 2**31 - 1  # the largest step that a database column holds
 
 
 class Worker:
-    """One process's part in a search; samples vary the learning rate `rate`."""
+    """One process's part in a search, in the study `name`. Raises `RequestError` as `open_study` does."""
 
-    def __init__(self, study: optuna.Study, objective: Objective, options: SearchOptions, rate: float) -> None:
-        self.study, self.objective, self.options = study, objective, options
-        self.replicates = replicates_of(options.seeds, options.folds)
-        self.plan = DepthPlan(options.depths_of(objective.depth))
-        if options.quick:
-            self.plan = QuickPlan(
-                self.plan.depths,
-                options.tolerance,
-                lambda depth: objective.cost(self._static(depth)),
-                percent=options.greater_is_better,
-            )
-        self._searched = {self._static(depth).scenario for depth in self.plan.depths}
-        self._baselines = [] if options.trials else self._choose_baselines()
-        self._rows: dict[int, set[Path]] = {}  # depth -> the row files that its trial added
-        self._seen = objective.rows()
+    def __init__(self, objective: Objective, storage: BaseStorage, name: str, options: SearchOptions) -> None:
+        self.objective, self.options = objective, options
+        directions = {options.metric: StudyDirection.MAXIMIZE if options.greater_is_better else StudyDirection.MINIMIZE}
+        if options.pareto:
+            directions["train seconds"] = StudyDirection.MINIMIZE
+        sampler = None
         if options.trials:
-            self.queue = TrialQueue(
-                study,
-                self._plan_reference,
-                lambda trial: sample_trial(trial, objective.depth, rate, self.replicates),
-                options.trials,
-            )
-        else:
-            self.queue = TrialQueue(study, self._plan_depths)
+            # Seeded for a single worker, so that the search is reproducible; several must differ.
+            seed = 0 if options.workers == 1 and options.storage is None else None
+            sampler = TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        identity, pruner = objective.identity(options), WilcoxonPruner(p_threshold=0.1)
+        self.study = open_study(storage, name, identity, directions, sampler=sampler, pruner=pruner)
+        self.replicates = replicates_of(options.seeds, options.folds)
+        depths = options.depths_of(objective.depth)
+        self._depths = {str(self._static(depth)): depth for depth in depths}
+        self.plan = DepthPlan(depths)
+        if options.quick:
+            costs = {depth: objective.cost(self._static(depth)) for depth in depths}
+            self.plan = QuickPlan(depths, options.tolerance, costs.__getitem__, percent=options.greater_is_better)
+        self._baselines = [] if options.trials else self._choose_baselines()
+        self._rows: dict[Path, float] = dict.fromkeys(objective.rows(), math.inf)  # file of rows -> depth
+        self.queue = TrialQueue(self.study, self._plan, self._sample if options.trials else None, options.trials or 0)
 
     def work(self) -> None:
         """Run trials until none is left. Raises `KeyboardInterrupt` on Ctrl-C, after failing the current trial."""
@@ -73,36 +80,29 @@ class Worker:
 
     def outcomes(self) -> tuple[list[Outcome], list[Outcome]]:
         """Return what was searched, and the baselines. Higher scores are better, whatever the metric."""
-        found = outcomes_of(
-            self.study.get_trials(deepcopy=False),
-            [str(replicate) for replicate in self.replicates],
-            self._is_full,
-            greater_is_better=self.options.greater_is_better,
-        )
+        trials = self.study.get_trials(deepcopy=False)
+        found = outcomes_of(trials, self.replicates, self._is_full, greater_is_better=self.options.greater_is_better)
         if self.options.trials:
-            samples = [outcome for outcome in found if outcome.role == SAMPLE]
-            return sorted(samples, key=lambda o: (o.estimate is None, -o.mean if o.estimate else 0.0)), []
-        depths = [outcome for outcome in found if outcome.scenario in self._searched and outcome.role == DEPTH]
-        names = {candidate.scenario for candidate in self._baselines}
-        baselines = [outcome for outcome in found if outcome.scenario in names and outcome.role == BASELINE]
-        return sorted(depths, key=lambda outcome: outcome.depth or 0), baselines
+            samples = [outcome for outcome in found if outcome.role == "sample"]
+            return sorted(samples, key=lambda outcome: -outcome.mean if outcome.estimate else math.inf), []
+        depths = self._depths
+        searched = [replace(o, depth=depths[o.scenario]) for o in found if o.role == "depth" and o.scenario in depths]
+        names = {*map(str, self._baselines)}
+        baselines = [outcome for outcome in found if outcome.role == "baseline" and outcome.scenario in names]
+        return sorted(searched, key=lambda outcome: depths[outcome.scenario]), baselines
 
     def chosen(self) -> list[Candidate]:
-        """Return k*, k_fast and full fine-tuning, to score on the test split; with `pareto` also the whole front.
-
-        Raises:
-            StudyFailed: If no candidate has a score.
-        """
+        """Return k*, k_fast, full fine-tuning and the front if `pareto`. Raises `StudyFailed` if none has a score."""
         outcomes, _ = self.outcomes()
         if not any(outcome.estimate for outcome in outcomes):
-            reasons = dict.fromkeys(outcome.error for outcome in outcomes if outcome.error)
+            reasons = [outcome.error for outcome in outcomes if outcome.error]
             raise StudyFailed(f"No training ended: {next(iter(reasons), 'there was none')}")
-        full = [outcome for outcome in outcomes if outcome.full_fine_tuning and outcome.estimate]
+        full = [outcome for outcome in outcomes if outcome.full_fine_tuning]
         front = [outcome for outcome in outcomes if outcome.on_front] if self.options.pareto else []
         picked = [*choose(outcomes, self.options.tolerance), *full, *front]
         return list(dict.fromkeys(map(self.candidate, picked)))
 
-    def candidate(self, found: Outcome | Trial | optuna.trial.FrozenTrial) -> Candidate:
+    def candidate(self, found: Outcome | Trial) -> Candidate:
         """Return what an outcome or a trial is about."""
         if isinstance(found, Outcome):
             return Candidate(self.options.policy(found.scenario), found.learning_rate)
@@ -110,7 +110,7 @@ class Worker:
 
     def tried(self) -> dict[int, float]:
         """Return depth -> mean score of the depths that are done; higher is better."""
-        return {o.depth: o.mean for o in self.outcomes()[0] if o.depth is not None and o.estimate is not None}
+        return {self._depths[o.scenario]: o.mean for o in self.outcomes()[0] if o.estimate is not None}
 
     def _is_full(self, scenario: str) -> bool:
         try:
@@ -118,54 +118,51 @@ class Worker:
         except RequestError:
             return False  # another process was given this policy as an object
 
-    def _static(self, depth: int) -> Candidate:
-        return Candidate(static_policy(self.options.side, depth))
+    def _static(self, depth: int) -> Policy:
+        return static_policy(self.options.side, depth)
 
-    def _choose_baselines(self) -> list[Candidate]:
+    def _choose_baselines(self) -> list[Policy]:
         """The baselines without those that are depths of the search."""
-        given, full = self.options.compared_with, 0 in self.plan.depths
-        candidates = [Candidate(policy) for policy in (expand(given, self.objective.depth) if given else ())]
-        return [
-            candidate
-            for candidate in candidates
-            if candidate.scenario not in self._searched
-            and not (full and is_full_fine_tuning(candidate.policy, self.objective.stack))
-        ]
+        given = [self.options.policy(str(baseline)) for baseline in self.options.baselines or ()]
+        full = 0 in self.plan.depths
+        return [p for p in given if str(p) not in self._depths and not (full and self._is_full(str(p)))]
 
-    def _plan_depths(self) -> list[PlannedTrial]:
-        side, blocks, replicates = self.options.side, self.objective.depth, self.replicates
-        depths = [depth_trial(depth, side, blocks, replicates) for depth in self.plan.wanted(self.tried())]
-        return [*depths, *(PlannedTrial(candidate, replicates, BASELINE) for candidate in self._baselines)]
+    def _trial(self, role: Role, policy: Policy, rate: float | None = None, **params: Any) -> PlannedTrial:
+        return PlannedTrial(Candidate(policy, rate), self.replicates, role, params)
 
-    def _plan_reference(self) -> list[PlannedTrial]:
-        """The first trial of a sampled search: full fine-tuning with the settings as they are."""
-        return [PlannedTrial(Candidate(static_policy("bottom", 0)), self.replicates, SAMPLE)]
+    def _plan(self) -> list[PlannedTrial]:
+        """The trials wanted so far; of a sampled search only full fine-tuning with the settings as they are."""
+        if self.options.trials:
+            return [self._trial("sample", BottomUp(0))]
+        wanted, side = self.plan.wanted(self.tried()), self.options.side
+        depths = [self._trial("depth", self._static(depth), depth=depth, side=side) for depth in wanted]
+        return [*depths, *(self._trial("baseline", policy) for policy in self._baselines)]
+
+    def _sample(self, trial: Trial) -> PlannedTrial:
+        return self._trial("sample", *sample(trial, self.objective.depth, self.objective.learning_rate))
 
     def _run(self, trial: Trial) -> Value:
         role = trial.user_attrs[ROLE]
         try:
             candidate = self.candidate(trial)
         except RequestError as error:  # queued by a process that was given the policy as an object
-            trial.set_user_attr(ERROR, str(error))
             raise TrialFailed(str(error)) from error
-        full = is_full_fine_tuning(candidate.policy, self.objective.stack)
-        prunable = self.options.prune and role != BASELINE and not full
+        if role == "depth":  # for what the study shows of the trial
+            trial.suggest_int("depth", 0, self.objective.depth)
+            trial.suggest_categorical("side", SIDES)
+        prunable = self.options.prune and role != "baseline" and not self._is_full(candidate.scenario)
         # A trial queued by another worker may have other seeds.
         replicates = [Replicate.parse(text) for text in trial.user_attrs[REPLICATES]]
-        done = []
+        done: list[Measurement] = []
         for replicate in replicates:
-            try:
-                found = self.objective.measure(candidate, replicate, keep=role != BASELINE)
-            except TrialFailed as error:
-                trial.set_user_attr(ERROR, str(error))
-                raise
-            done.append(found)
-            record(trial, done)
+            done.append(self.objective.measure(candidate, replicate, keep=role != "baseline"))
+            for name, part in ((SCORES, "score"), (SECONDS, "seconds"), (SAVED, "saved"), (MEMORY, "memory")):
+                trial.set_user_attr(name, [getattr(measured, part) for measured in done])
             if self.options.pareto:
                 continue  # Optuna has neither intermediate values nor pruning for several objectives
             # The same step for a replicate in every trial pairs the trials for the pruner's test.
             step = replicate.seed * (self.options.folds or 1) + (replicate.fold or 0)
-            trial.report(found.score, step % _LARGEST_STEP)
+            trial.report(done[-1].score, step % _LARGEST_STEP)
             if prunable and replicate != replicates[-1] and trial.should_prune():
                 raise optuna.TrialPruned
         score = fmean(measured.score for measured in done)
@@ -180,57 +177,29 @@ class Worker:
             lost = outcome.pruned or outcome.mean < best - self.options.tolerance
             if lost and not outcome.full_fine_tuning:
                 self.objective.discard(self.candidate(outcome), self.replicates)
-        if not self.options.trials and not self.options.quick:
-            self._drop_rows({outcome.depth for outcome in outcomes if outcome.depth is not None})
-
-    def _drop_rows(self, done: set[int]) -> None:
-        now = self.objective.rows()
-        deepest = max(done, default=0)
-        self._rows.setdefault(deepest, set()).update(now - self._seen)
-        self._seen = now
-        unfinished = set(self.plan.depths) - done
-        for depth in [depth for depth in self._rows if depth < deepest]:
-            if not any(depth <= other < deepest for other in unfinished):
-                for path in self._rows.pop(depth):
-                    path.unlink(missing_ok=True)
-
-
-def pruner_of(options: SearchOptions) -> optuna.pruners.BasePruner:
-    """Return the pruner: it stops a trial that is worse than the best one on the same replicates (Wilcoxon test)."""
-    if not options.prune or options.pareto:
-        return optuna.pruners.NopPruner()
-    with quiet_optuna():
-        return optuna.pruners.WilcoxonPruner(p_threshold=PRUNING_P)
-
-
-def sampler_of(options: SearchOptions) -> optuna.samplers.BaseSampler | None:
-    """Return the sampler: seeded for a single worker, so that the search is reproducible; several must differ."""
-    if not options.trials:
-        return None
-    alone = options.workers == 1 and options.storage is None
-    with quiet_optuna():
-        return optuna.samplers.TPESampler(seed=0 if alone else None, multivariate=True, group=True, constant_liar=True)
+        if self.options.trials or self.options.quick:
+            return
+        done = {self._depths[outcome.scenario] for outcome in outcomes}
+        deepest, unfinished = max(done, default=0), set(self.plan.depths) - done
+        for path in self.objective.rows():
+            self._rows.setdefault(path, deepest)
+        for path, depth in self._rows.items():
+            if depth < deepest and not any(depth <= other < deepest for other in unfinished):
+                path.unlink(missing_ok=True)
 
 
 def run_workers(work: Callable[[], None], count: int) -> None:
-    """Run `work` in `count` processes until all have ended.
+    """Run `work`, which must be picklable, in `count` processes until all have ended.
 
     With several GPUs each process uses one of them, in turn; the processes share the cores. A process that dies loses
-    only its current trial, which another worker runs again. `work` must be picklable.
+    only its current trial, which another worker runs again.
     """
     context = multiprocessing.get_context("spawn")  # a forked child cannot use CUDA
-    gpus = torch.cuda.device_count()
-    threads = max(1, torch.get_num_threads() // count)
+    gpus, threads = torch.cuda.device_count(), max(1, torch.get_num_threads() // count)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(gpu) for gpu in range(gpus)]
-    children = [
-        context.Process(
-            target=_run_child,
-            args=(work, threads, names[index % gpus] if gpus > 1 else None),
-            name=f"worker {index + 1}",
-        )
-        for index in range(count)
-    ]
+    assigned = [names[index % gpus] if gpus > 1 else None for index in range(count)]
+    children = [context.Process(target=_run_child, args=(work, threads, gpu)) for gpu in assigned]
     try:
         for child in children:
             child.start()

@@ -6,7 +6,10 @@ import pytest
 from tiny import save_model, save_tags, save_texts
 from typer.testing import CliRunner
 
+from adaptivefreeze import RequestError
 from adaptivefreeze.cli.main import app
+from adaptivefreeze.cli.request import parse_depths, search_options
+from adaptivefreeze.search import SearchOptions
 
 QUICK = ["--epochs", "1", "--batch-size", "8", "--learning-rate", "1e-2", "--max-length", "16", "--device", "cpu"]
 
@@ -92,3 +95,19 @@ def test_when_no_training_ends_the_status_is_1(run):
     done = run("--depths", "0", "--baselines", "none", "--learning-rate", "1e30", "--output", "out")
     assert done.exit_code == 1
     assert "Error: No training ended: bottom-up:0, seed 0: Training diverged" in done.stderr
+
+
+def test_depths_as_they_are_typed():
+    assert parse_depths(["0-3", "6,9"]) == (0, 1, 2, 3, 6, 9)
+    for wrong in ("x", "3-", "-1", "1.5"):
+        with pytest.raises(RequestError, match="give whole numbers or ranges"):
+            parse_depths([wrong])
+
+
+def test_options_as_the_command_line_gives_them():
+    options = search_options(
+        {"depths": ["0-2"], "tolerance": 0.3, "baselines": ["none"], "seeds": (1,), "storage": None}
+    )
+    assert options == SearchOptions(depths=(0, 1, 2), tolerance=0.003, baselines=(), seeds=(1,))
+    assert SearchOptions().compared_with == ("paper",)
+    assert SearchOptions(quick=True).compared_with == SearchOptions(trials=3).compared_with == ()

@@ -1,8 +1,9 @@
-"""Which depths a search tries, and what a sampled search can draw."""
+"""The options of a search, and which depths it tries."""
 
 import pytest
 
-from adaptivefreeze.search.space import DepthPlan, QuickPlan, budget
+from adaptivefreeze import RequestError
+from adaptivefreeze.search.space import DepthPlan, QuickPlan, SearchOptions, budget
 
 DEPTHS = tuple(range(13))
 
@@ -78,3 +79,19 @@ def test_exhaustive_wants_everything_from_shallow_to_deep():
     plan = DepthPlan((4, 0, 2))
     assert list(plan.wanted({0: 0.1})) == [0, 2, 4]
     assert plan.untried({}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"workers": 0}, "--workers 0"),
+        ({"trials": 0}, "--trials 0"),
+        ({"tolerance": -0.1}, "--tolerance -10"),
+        ({"side": "up"}, "--side up is unknown"),
+        ({"trials": 3, "quick": True}, "omit --quick and --depths"),
+        ({"pareto": True}, "give --trials as well"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(change, words):
+    with pytest.raises(RequestError, match=words):
+        SearchOptions(**change)

@@ -6,14 +6,21 @@ import optuna
 import pytest
 
 from adaptivefreeze import BottomUp
-from adaptivefreeze.search.objective import Candidate, Replicate, TrialFailed
-from adaptivefreeze.search.trials import DEPTH, PlannedTrial, TrialQueue
+from adaptivefreeze.search.trials import (
+    Candidate,
+    PlannedTrial,
+    Replicate,
+    TrialFailed,
+    TrialQueue,
+    counted,
+    replicates_of,
+)
 
 STATE = optuna.trial.TrialState
 
 
 def queue_of(*depths):
-    planned = [PlannedTrial(Candidate(BottomUp(depth)), [Replicate(0)], DEPTH) for depth in depths]
+    planned = [PlannedTrial(Candidate(BottomUp(depth)), [Replicate(0)], "depth") for depth in depths]
     queue = TrialQueue(optuna.create_study(direction="maximize"), lambda: planned)
     queue.prepare()
     return queue
@@ -69,3 +76,12 @@ def test_ctrl_c_fails_the_current_trial_and_is_raised():
     with pytest.raises(KeyboardInterrupt):
         queue.work(objective)
     assert states(queue) == [STATE.FAIL, STATE.WAITING]
+
+
+def test_units_are_named_and_counted():
+    replicates = replicates_of((0, 7), 3)
+    assert len(replicates) == 6
+    assert [Replicate.parse(str(replicate)) for replicate in (*replicates, Replicate(4))] == [*replicates, Replicate(4)]
+    assert counted(replicates) == "2 seeds × 3 folds"
+    assert counted(replicates_of((0,), 3)) == "3 folds"
+    assert counted(replicates_of((0, 1), None)) == "2 seeds"

@@ -1,21 +1,11 @@
-"""Seeds and folds."""
+"""Folds of a task."""
 
 from collections import Counter
 
 import pytest
 
 from adaptivefreeze import RequestError
-from adaptivefreeze.search.objective import Replicate, fold_tasks, replicates_of, strata
-from adaptivefreeze.search.runner import counted
-
-
-def test_units_are_named_and_counted():
-    replicates = replicates_of((0, 7), 3)
-    assert len(replicates) == 6
-    assert [Replicate.parse(str(replicate)) for replicate in (*replicates, Replicate(4))] == [*replicates, Replicate(4)]
-    assert counted(replicates) == "2 seeds × 3 folds"
-    assert counted(replicates_of((0,), 3)) == "3 folds"
-    assert counted(replicates_of((0, 1), None)) == "2 seeds"
+from adaptivefreeze.data.folds import fold_tasks, strata
 
 
 def test_folds_are_disjoint_whole_alike_and_leave_the_test_split_alone(texts):
