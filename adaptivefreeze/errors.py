@@ -10,4 +10,4 @@ class RequestError(ValueError):
 
 
 class StudyFailed(RuntimeError):
-    """A study in which every training run failed. The message says why."""
+    """A study in which every training run failed, or whose results cannot be written. The message says why."""

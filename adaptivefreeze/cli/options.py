@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from ..errors import RequestError, StudyFailed
 class CommandGroup(TyperGroup):
     """Reports an error in one sentence and by the exit status.
 
-    The status is 2 for an invalid request, 1 for a study without results, and 130 for Ctrl-C.
+    The status is 2 for an invalid request, 1 for a study that failed or an error of the file system, such as a full
+    disk, and 130 for Ctrl-C.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -28,6 +30,12 @@ class CommandGroup(TyperGroup):
             raise typer.Exit(2) from error
         except StudyFailed as error:
             typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # handled by the main function of the command line
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            typer.echo(f"Error: {error.strerror or error}{place}.", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "Interrupted.", err=True)

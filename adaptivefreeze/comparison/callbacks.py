@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..meters.step_timer import StepTimer
+from .interrupt import check_interrupt
 from .result import ValidationPoint
 
 
@@ -77,6 +78,19 @@ class TimeLimit(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._clock.seconds >= self._seconds and state.global_step < state.max_steps:
             self.reached = control.should_training_stop = True
+
+
+class InterruptCheck(TrainerCallback):
+    """Ends the run on a Ctrl-C that was discarded elsewhere."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_interrupt()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_interrupt()
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        check_interrupt()
 
 
 class StepReport(TrainerCallback):

@@ -9,13 +9,14 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
+from ..errors import RequestError, StudyFailed
 from ..model.blocks import BlockStack
 from ..model.timeline import Change, Timeline
 from ..policies import Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
 from .equal_time import full_fine_tuning_first, run_for_equal_time
 from .folder import StudyFolder
+from .interrupt import check_interrupt, reliable_interrupts
 from .prediction import RemainingTime, predicted_ratio, share_seen_again, step_shape
 from .records import starting_model, task_record
 from .result import FailedRun, ModelRecord, RunResult
@@ -96,6 +97,7 @@ def compare(
 
     Raises:
         RequestError: The request is invalid, or the folder belongs to another study.
+        StudyFailed: A result cannot be written, as on a full disk. Finished runs are kept.
         Interrupted: On Ctrl-C.
 
     Example:
@@ -122,13 +124,14 @@ def compare(
     todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
     progress.study_begins(task, len(wanted), len(wanted) - len(todo))
     try:
-        _run_all(task, todo, settings, stack, model, folder, progress, reference)
-    except KeyboardInterrupt as error:
+        with reliable_interrupts():
+            _run_all(task, todo, settings, stack, model, folder, progress, reference)
+    except (KeyboardInterrupt, OSError) as error:
         finished = sum(_finished(folder.find(str(p), s)) for p, s in wanted)
-        raise Interrupted(
-            f"Interrupted: {finished} of {len(wanted)} runs are kept in {folder.path}; "
-            "run the same command again to continue."
-        ) from error
+        kept = f"{finished} of {len(wanted)} runs are kept in {folder.path}; run the same command again to continue."
+        if isinstance(error, OSError):
+            raise StudyFailed(f"{error.strerror or error} ({error.filename or folder.path}): {kept}") from error
+        raise Interrupted(f"Interrupted: {kept}") from error
     stored = folder.runs()
     return Comparison(
         folder=folder.path,
@@ -187,6 +190,7 @@ def _run_all(
         progress.stepped(done, total, remaining.seconds())
 
     for order, (policy, seed) in enumerate(todo):
+        check_interrupt()
         progress.run_begins(str(policy), seed)
         train = partial(
             run_or_record_failure,

@@ -23,7 +23,7 @@ from ..meters.memory import PeakMemory
 from ..meters.step_timer import StepTimer
 from ..policies import Nothing, Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
-from .callbacks import LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
+from .callbacks import InterruptCheck, LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
 from .prediction import predicted_ratio, share_seen_again, step_shape
 from .records import task_record
 from .result import FailedRun, Metrics, ModelRecord, RunResult
@@ -85,7 +85,7 @@ def run_scenario(
         curve = ValidationCurve(clock)
         freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False)
         limit = TimeLimit(clock, stop_after)
-        callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit]
+        callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit, InterruptCheck()]
         if on_step is not None:
             callbacks.append(StepReport(on_step))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from ..policies import Policy
 from .compare import Interrupted, ProgressListener, check_policies, check_seeds
+from .interrupt import reliable_interrupts
 from .records import starting_model
 from .result import FailedRun, RunResult, write_json
 from .run import run_or_record_failure
@@ -56,16 +57,17 @@ def train(
     progress.study_begins(task, runs=1, stored=0)
     progress.run_begins(str(policy), seed)
     try:
-        run = run_or_record_failure(
-            task,
-            policy,
-            seed,
-            settings,
-            model=model,
-            on_step=lambda done, total: progress.stepped(done, total, None),
-            save_to=output,
-            checkpoints=output / "checkpoints" if settings.keeps_checkpoints else None,
-        )
+        with reliable_interrupts():
+            run = run_or_record_failure(
+                task,
+                policy,
+                seed,
+                settings,
+                model=model,
+                on_step=lambda done, total: progress.stepped(done, total, None),
+                save_to=output,
+                checkpoints=output / "checkpoints" if settings.keeps_checkpoints else None,
+            )
     except KeyboardInterrupt as error:
         raise Interrupted(f"Interrupted: nothing was saved in {output}.") from error
     write_json(output / "result.json", run.to_json())

@@ -17,6 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from ..comparison.compare import Interrupted, ProgressListener, check_seeds
 from ..comparison.folder import StudyFolder
+from ..comparison.interrupt import reliable_interrupts
 from ..comparison.records import task_record
 from ..comparison.result import write_json
 from ..comparison.settings import StudySettings
@@ -118,11 +119,12 @@ def conduct(
     trainings = len(worker.replicates)
     objective.report_start(max(planned, options.trials or 0) * trainings, done * trainings)
     try:
-        if process is not None:
-            run_workers(process, options.workers)
-        worker.work()
-        chosen = worker.chosen()
-        tests = score_on_test(worker, storage, f"{name} (test split)", chosen)
+        with reliable_interrupts():
+            if process is not None:
+                run_workers(process, options.workers)
+            worker.work()
+            chosen = worker.chosen()
+            tests = score_on_test(worker, storage, f"{name} (test split)", chosen)
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"Interrupted: finished trainings are kept in {folder or name}; the same command resumes the search."

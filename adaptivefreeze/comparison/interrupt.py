@@ -1,0 +1,45 @@
+"""Ctrl-C that always ends a study, even if Python discards the exception."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_pressed = threading.Event()
+
+
+@contextmanager
+def reliable_interrupts() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` for every Ctrl-C within the block.
+
+    Python discards an exception that is raised in a destructor, which may run when Ctrl-C is pressed. Here the signal
+    is remembered as well, and `check_interrupt` raises the exception again. Outside of the main thread, and where the
+    signal is ignored, nothing changes.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    previous = before
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        _pressed.set()
+        previous(number, frame)
+
+    _pressed.clear()
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+        check_interrupt()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        _pressed.clear()
+
+
+def check_interrupt() -> None:
+    """Raise `KeyboardInterrupt` if Ctrl-C was pressed within `reliable_interrupts`."""
+    if _pressed.is_set():
+        raise KeyboardInterrupt
