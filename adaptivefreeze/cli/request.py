@@ -158,5 +158,7 @@ def _defaults(dataset: str) -> dict[str, Any]:
 def _default_folder(dataset: str, suffix: str | None) -> Path:
     """`runs/conll2003` for a comparison; with a suffix `runs/conll2003-search` or `runs/conll2003-bottom-up:6`."""
     path = Path(dataset)
-    name = (path.resolve() if path.is_dir() else path).name or "study"
+    name = (path.resolve() if path.is_dir() else path).name
+    if name in ("", ".", ".."):
+        name = "study"
     return Path("runs") / (f"{name}-{file_name(suffix)}" if suffix else name)

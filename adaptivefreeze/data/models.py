@@ -200,7 +200,7 @@ def build_model(
                 ignore_mismatched_sizes=True,  # a head for other labels is replaced
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # many types, as for the configuration; a pickle that is more than weights is one
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             raise RequestError(
                 f"{source.name} could not be loaded for {word} classification: {reason}; "

@@ -143,7 +143,7 @@ def markdown(summary: Summary) -> str:
     lines.append("| " + " | ".join(["---", *("---:" for _ in shown[1:])]) + " |")
     for row in summary.rows:
         first, *cells = (column.cell(row) for column in shown)
-        name = first.replace("|", "\\|")  # a pattern may hold a pipe
+        name = " ".join(first.split()).replace("|", "\\|")  # a pattern may hold a pipe
         lines.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
     return "\n".join([*lines, "", caption(summary), ""])
 
