@@ -71,7 +71,7 @@ SIZES: dict[str, Any] = {
     "mamba_dt_rank": 4, "time_step_rank": 4, "n_mamba_heads": 2, "mamba_num_heads": 4, "mamba_head_dim": 16,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "lru_width": 32, "num_memory_blocks": 1, "num_mtp_layers": 0, "num_nextn_predict_layers": 0,
-    "image_size": 32, "patch_size": 8, "num_channels": 3, "patch_embedding_size": 32,
+    "image_size": 32, "depth": 2, "out_hidden_size": 32, "patch_size": 8, "num_channels": 3, "patch_embedding_size": 32,
     "projection_dim": 16, "proj_size": 16, "num_buckets": 8, "rotary_dim": 4, "num_mel_bins": 16,
     "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "cls_token_id": 2, "unk_token_id": 4,
     "pad_index": 1, "bos_index": 2, "eos_index": 3, "unk_index": 4, "mask_index": 5, "mask_token_id": 5,
@@ -130,7 +130,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention", "mamba"]},
     "Dots3NoteTextConfig": {"num_key_value_heads": 4, "num_hidden_layers": 42},
     "ConvNextConfig": _PATCH_4, "ConvNextV2Config": _PATCH_4,
-    "MobileViTV2Config": {"patch_size": 2},
+    "MobileViTV2Config": {"patch_size": 2}, "MobileViTConfig": {"patch_size": 2},
     "LiltConfig": {"hidden_size": 48},
     "XmodConfig": {"default_language": "en_XX"},
     "T5Config": {"decoder_start_token_id": 1},
@@ -147,6 +147,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "MarkupLMConfig": {"max_xpath_tag_unit_embeddings": 8, "max_xpath_subs_unit_embeddings": 8,
                        "xpath_unit_hidden_size": 4, "tag_pad_id": 1, "subs_pad_id": 1, "max_depth": 4},
 }  # fmt: skip
+# Convolutional models that take images of any size, and are too small for images of 32 pixels.
+ANY_SIZE = {"BitConfig", "CvtConfig", "HGNetV2Config", "MobileNetV1Config", "MobileNetV2Config", "MobileViTConfig",
+            "MobileViTV2Config", "PoolFormerConfig", "PPLCNetConfig", "RegNetConfig", "ResNetConfig", "TextNetConfig",
+            "ConvNextConfig", "ConvNextV2Config", "FocalNetConfig"}  # fmt: skip
 # Left as large as it is, or without what it needs.
 CANNOT_BE_BUILT = {
     "LayoutLMv2Config": "needs detectron2",
@@ -266,7 +270,7 @@ def batches(model: nn.Module, head: str, count: int, *, padded: bool = True) -> 
 
 def _any_size(config: Any) -> bool:
     """Whether a convolutional model takes pictures of any size."""
-    return _config_value(config, "image_size") is None or _config_value(config, "patch_size") is None
+    return _config_value(config, "image_size") is None or type(config).__name__ in ANY_SIZE
 
 
 def _config_value(config: Any, *names: str) -> Any:
@@ -347,7 +351,7 @@ def _first_tensor(output: Any) -> torch.Tensor:
     if isinstance(output, torch.Tensor):
         return output
     values = output.values() if isinstance(output, dict) else output
-    return next(value for value in values if isinstance(value, torch.Tensor))
+    return next(_first_tensor(value) for value in values if isinstance(value, (torch.Tensor, tuple)))
 
 
 def check_units(model: nn.Module, stack: BlockStack, batch: dict[str, torch.Tensor]) -> None:

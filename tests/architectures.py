@@ -77,6 +77,12 @@ def audio_batch(seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
+def page_batch(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Token classification with a box `bbox` for each token, of shape (batch, tokens, 4)."""
+    boxes = torch.arange(4 * BATCH * TOKENS).view(BATCH, TOKENS, 4) % 13
+    return {**token_batch(seed), "bbox": boxes.sort(-1).values}
+
+
 def pair_batch(seed: int = 0) -> dict[str, torch.Tensor]:
     """Text and image, with the contrastive loss asked for."""
     return {
@@ -207,4 +213,21 @@ ARCHITECTURES = (
     Architecture("clip-text", _model("CLIPModel", "CLIPConfig", **_CLIP), 3, pair_batch, tower="text_model"),
     Architecture("clip-vision", _model("CLIPModel", "CLIPConfig", **_CLIP), 2, pair_batch, tower="vision_model"),
     Architecture("peft-bert", _peft, 3, token_batch),
+    Architecture("squeezebert", _model("SqueezeBertForTokenClassification", "SqueezeBertConfig",
+                                       **{**SMALL, "num_attention_heads": 4}, embedding_size=16), 3, token_batch),
+    Architecture("bros", _model("BrosForTokenClassification", "BrosConfig", **{**SMALL, "hidden_size": 64}), 3,
+                 page_batch),
+    Architecture("longformer", _model("LongformerForTokenClassification", "LongformerConfig", **SMALL,
+                                      attention_window=4, max_position_embeddings=32), 3, token_batch),
+    Architecture("bloom", _model("BloomForCausalLM", "BloomConfig", vocab_size=VOCABULARY, hidden_size=16, n_layer=3,
+                                 n_head=2, pad_token_id=1, bos_token_id=2, eos_token_id=3), 3, language_batch),
+    Architecture("openai-gpt", _model("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", **_GPT), 3, language_batch),
+    Architecture("zamba2", _model("Zamba2ForCausalLM", "Zamba2Config", **{**_DECODER, "num_hidden_layers": 4},
+                                  layers_block_type=["mamba", "hybrid"] * 2, mamba_d_state=8, n_mamba_heads=4,
+                                  mamba_headdim=8, mamba_ngroups=1, adapter_rank=4, use_mamba_kernels=False,
+                                  attention_head_dim=16, chunk_size=8), 4, language_batch),
+    Architecture("resnet", _model("ResNetForImageClassification", "ResNetConfig", embedding_size=8,
+                                  hidden_sizes=[8, 16, 16], depths=[1, 1, 1], layer_type="basic",
+                                  num_labels=LABELS), 3, image_batch),
+    Architecture("wavlm", _model("WavLMForSequenceClassification", "WavLMConfig", **_AUDIO), 3, audio_batch),
 )  # fmt: skip

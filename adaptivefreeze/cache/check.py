@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +57,7 @@ def check_bypass(
             raise Unsuitable(_cannot(error)) from error
     # Autocast caches weights that were cast under no_grad. The training pass that follows must not use them.
     torch.clear_autocast_cache()
-    if not _equal(_first(whole), _first(skipped), _tolerance(_first(whole), TOLERANCE, HALF_TOLERANCE), real):
+    if not _same_outputs(whole, skipped, wide, TOLERANCE, HALF_TOLERANCE):
         raise Unsuitable("its output for a row depends on the padding or on the other rows of the batch")
 
 
@@ -83,13 +83,13 @@ def _choose_mode(
     for runs_embeddings, runs_extras in bypass.modes:
         bypass.runs_embeddings, bypass.runs_extras = runs_embeddings, runs_extras
         try:
-            _same_outputs(whole, bypass.from_boundary(forward, batch, boundary, hidden), batch)
+            skipped = bypass.from_boundary(forward, batch, boundary, hidden)
+            if _same_outputs(whole, skipped, batch, EQUAL_SHAPES, HALF_EQUAL_SHAPES):
+                return
         except Unsuitable as error:
             reason = reason or error
         except Exception as error:  # a model's own code may raise anything when its blocks are skipped
             reason = reason or Unsuitable(_cannot(error))
-        else:
-            return
     raise reason or Unsuitable("skipping its prefix changes the output of the model")
 
 
@@ -97,20 +97,19 @@ def _cannot(error: Exception) -> str:
     return f"its forward pass cannot be bypassed ({type(error).__name__}: {error})"
 
 
-def _same_outputs(whole: Any, skipped: Any, batch: Batch) -> None:
+def _same_outputs(whole: Any, skipped: Any, batch: Batch, tolerances: Mapping[torch.dtype, float], half: float) -> bool:
+    """Compare all tensors in two outputs of a tower, at real positions where they have a value for each token."""
     if isinstance(whole, torch.Tensor):
-        tolerance = _tolerance(whole, EQUAL_SHAPES, HALF_EQUAL_SHAPES)
-        tokens = batch.real is not None and whole.shape[:2] == (batch.size, batch.tokens)
-        if not isinstance(skipped, torch.Tensor) or not _equal(
-            whole, skipped, tolerance, batch.real if tokens else None
-        ):
-            raise Unsuitable("skipping its prefix changes the output of the model")
-    elif isinstance(whole, (tuple, list, dict)):
-        values, others = (tuple(o.values() if isinstance(o, dict) else o) for o in (whole, skipped))
-        if len(values) != len(others):
-            raise Unsuitable("it returns a value for every block")
-        for value, other in zip(values, others, strict=True):
-            _same_outputs(value, other, batch)
+        rounded = torch.is_autocast_enabled(whole.device.type)
+        tolerance = half if rounded else tolerances.get(whole.dtype, half)
+        by_token = whole.shape[:2] == (batch.size, batch.tokens)
+        return isinstance(skipped, torch.Tensor) and _equal(whole, skipped, tolerance, batch.real if by_token else None)
+    if not isinstance(whole, (tuple, list, dict)):
+        return True
+    if type(whole) is not type(skipped) or len(whole) != len(skipped):
+        return False
+    values, others = (tuple(o.values() if isinstance(o, dict) else o) for o in (whole, skipped))
+    return all(_same_outputs(v, o, batch, tolerances, half) for v, o in zip(values, others, strict=True))
 
 
 def _equal(
@@ -126,12 +125,6 @@ def _equal(
         if not torch.allclose(expected, found, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
             return False
     return True
-
-
-def _tolerance(output: torch.Tensor, tolerances: dict[torch.dtype, float], half: float) -> float:
-    if torch.is_autocast_enabled(output.device.type):
-        return half
-    return tolerances.get(output.dtype, half)
 
 
 def check_shape(hidden: torch.Tensor, batch: Batch, boundary: int) -> None:
@@ -157,10 +150,3 @@ def _widened(batch: Batch) -> Batch:
         for name, t in batch.tensors.items()
     }
     return replace(batch, tensors=tensors, tokens=batch.tokens + extra)
-
-
-def _first(output: Any) -> torch.Tensor:
-    value = output if isinstance(output, torch.Tensor) else output[0]
-    if not isinstance(value, torch.Tensor):
-        raise Unsuitable(f"it returns a {type(output).__name__}, not a hidden state")
-    return value

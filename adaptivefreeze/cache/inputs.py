@@ -53,8 +53,9 @@ class InputReader:
         tensors = _expanded(tensors)
         if any(name == "position_ids" and t.dim() == 3 for name, t in tensors.items()):
             raise Unsuitable("its position_ids have three dimensions, so they are not one row for each example")
-        if "use_cache" in self._parameters:
-            rest.setdefault("use_cache", False)
+        for flag in ("use_cache", "use_mems"):
+            if flag in self._parameters:
+                rest.setdefault(flag, False)
         for flag in ("output_hidden_states", "output_attentions"):
             if given.get(flag, getattr(self._config, flag, False)):
                 raise Unsuitable("the hidden states or attentions of all blocks are requested")

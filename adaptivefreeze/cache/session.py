@@ -86,6 +86,7 @@ class CacheSession:
         self._tower.forward = functools.update_wrapper(functools.partial(self._forward), self._original)
         self._boundary = 0  # number of frozen leading units to skip
         self._verified = False  # whether the bypass was checked at this boundary
+        self._padding_checked = False  # whether the loss of a padded batch was seen to ignore padding
         self._reentrant = False  # whether the model uses reentrant activation checkpointing
         # The prefix has been skipped in training. Its output is computed as for a row from then on, stored or not.
         self._served = False
@@ -215,14 +216,20 @@ class CacheSession:
             if not self._verified or not self._bypass.knows(batch):
                 try:
                     check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
-                except Unsuitable:
+                except Unsuitable as reason:
                     if batch.tokens is None:
                         raise
                     self._inputs.with_padding = True
                     batch = self._inputs.read(args, kwargs, variant)
-                    check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
+                    try:
+                        check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
+                    except Unsuitable:
+                        raise reason from None
                 self._verified = True
+            hits = self.stats.hits
             hidden, computing = self._hidden(batch, drawn) if self._storing else (self._run_prefix(batch, drawn), 0.0)
+            if not self._padding_checked and training and batch.padded and self.stats.hits > hits:
+                hidden = self._run_prefix(batch, drawn)
             if training and self._settings.dropout:
                 hidden = nn.functional.dropout(hidden, self._settings.dropout, inplace=False)
             if training and self._reentrant and torch.is_grad_enabled():
@@ -235,6 +242,8 @@ class CacheSession:
         except Exception as error:  # a run that would train without a cache goes on
             failure = f"skipping the prefix failed ({type(error).__name__}: {error})"
         else:
+            if not self._padding_checked and training and batch.padded:
+                self._check_padding(output, batch)
             self._served |= training
             if self._storing:
                 self._lowest = min(self._lowest or self._boundary, self._boundary)
@@ -242,6 +251,29 @@ class CacheSession:
             return output
         self._stop_skipping(failure)
         return self._run_whole(*args, **kwargs)
+
+    def _check_padding(self, output: Any, batch: Batch) -> None:
+        """Check in the backward pass that the loss does not depend on the tower's output at padding.
+
+        Otherwise (mean pooling over all positions) padding becomes part of an example, and all rows are dropped.
+        """
+        values = output.values() if isinstance(output, dict) else [output] if torch.is_tensor(output) else output
+        padding = torch.ones((batch.size, batch.tokens or 0), dtype=torch.bool)
+        for index, at in enumerate(batch.real or ()):
+            padding[index, at] = False
+
+        def check(gradient: torch.Tensor) -> None:
+            self._padding_checked = True
+            if not self._inputs.with_padding and bool(gradient[padding.to(gradient.device)].any()):
+                logger.info("The loss depends on the model's output at padding: cached rows include padding.")
+                self._inputs.with_padding = True
+                self._verified = False
+                self._store.drop_above(0)
+                self._training_rows = self._training_hits = 0
+
+        for value in values:
+            if isinstance(value, torch.Tensor) and value.requires_grad and value.shape[:2] == padding.shape:
+                value.register_hook(check)  # type: ignore[no-untyped-call]
 
     def _count_cost(self, seconds: float) -> None:
         self.stats.seconds_spent += seconds

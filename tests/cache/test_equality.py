@@ -97,6 +97,17 @@ def test_shuffled_batches_of_changing_width_agree_to_rounding(tmp_path):
         assert math.isclose(one, other, rel_tol=1e-5)
 
 
+# The others are served.
+DISABLED = {
+    "bart-decoder": "its inputs require gradients",  # the encoder trains
+    "funnel": "block 2 returns shape",  # it pools, and its decoder reads an early block
+    "mixtral": "experts share their work",
+    "wav2vec2": "hidden states or attentions of all blocks",
+    "wav2vec2-stable": "hidden states or attentions of all blocks",
+    "wavlm": "hidden states or attentions of all blocks",
+}
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
 def test_every_architecture_is_equal_or_disabled_with_a_reason(architecture):
     model = architecture.build()
@@ -135,4 +146,4 @@ def test_every_architecture_is_equal_or_disabled_with_a_reason(architecture):
     assert not moved(outcome["plain"][1], outcome["cached"][1])
     if outcome["stats"].disabled_reason is None:
         assert (outcome["stats"].hits, outcome["stats"].misses) == (16, 8)
-    print(architecture, outcome["stats"].disabled_reason)
+    assert DISABLED.get(architecture.name, "None") in str(outcome["stats"].disabled_reason)

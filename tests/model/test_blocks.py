@@ -31,10 +31,12 @@ def test_embeddings_feed_the_blocks_and_the_head_does_not(architecture):
     stack = find_blocks(model, architecture.tower)
     outputs = []
     last = model.get_submodule(stack.blocks[-1].modules[-1])
-    last.register_forward_hook(lambda module, args, output: outputs.append(output))
+    forward = last.forward
+    last.forward = lambda *args, **kwargs: outputs.append(forward(*args, **kwargs)) or outputs[-1]  # hooks may not run
     model.requires_grad_(True)
     model(**architecture.inputs())
-    hidden = outputs[-1][0] if isinstance(outputs[-1], tuple) else outputs[-1]
+    values = outputs[-1].values() if isinstance(outputs[-1], dict) else outputs[-1]
+    hidden = values if isinstance(values, torch.Tensor) else next(iter(values))
     hidden.square().sum().backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None}
     head = {p.name for p in stack.units[-1].parameters}
@@ -98,6 +100,39 @@ class _Backwards(BertModel):
 def test_blocks_that_do_not_run_in_order_are_refused():
     with pytest.raises(RequestError, match="runs block 1 after block 2"):
         find_blocks(_Backwards(BertConfig(**SMALL)))
+
+
+def test_lists_that_are_no_sub_layers_do_not_hide_the_blocks():
+    """As in Gemma3n: as many projections before and after the blocks as there are blocks."""
+
+    class Projected(BertModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.before = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+            self.layers = self.encoder.layer
+            self.after = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+            self.encoder = None
+
+        def forward(self, input_ids=None, **_):
+            hidden = self.embeddings(input_ids=input_ids)
+            for group in (self.before, self.layers, self.after):
+                for module in group:
+                    hidden = module(hidden)
+            return hidden
+
+    stack = find_blocks(Projected(BertConfig(**SMALL)))
+    assert [unit.modules for unit in stack.blocks] == [("layers.0",), ("layers.1",), ("layers.2",)]
+    assert stack.unit_of["before.0.weight"] == "embeddings"
+    assert stack.unit_of["after.0.weight"] == "head"
+
+
+def test_blocks_that_never_run_are_refused():
+    class Idle(BertModel):
+        def forward(self, input_ids=None, **_):
+            return self.embeddings(input_ids=input_ids)
+
+    with pytest.raises(RequestError, match="runs none of its 3 blocks"):
+        find_blocks(Idle(BertConfig(**SMALL)))
 
 
 def test_the_order_is_checked_on_the_first_real_batch():

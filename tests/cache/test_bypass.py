@@ -1,0 +1,135 @@
+"""A cache never breaks a run, and never serves a row that changes the loss."""
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, SMALL, text_batch
+from torch import nn
+from training import losses, make_trainer, moved, tiny_bert, twin, weights
+from transformers import BertConfig, BertForSequenceClassification, BertModel, WavLMConfig, WavLMModel
+
+from adaptivefreeze import BottomUp, FreezeCallback, PrefixCache, freeze
+from adaptivefreeze.cache import CacheSession
+from adaptivefreeze.cache.bypass import Bypass
+
+
+def train(model, inputs, loss_of, cache=None, steps=6):
+    """Train without dropout outside of the frozen units; return the losses."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    with freeze(model, BottomUp(2), eval_frozen=True) as run:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        run.freezer.attach_optimizer(optimizer)
+        session = None if cache is None else CacheSession(cache, model, run.stack)
+        if session is not None:
+            session.move(run.mask, passes=4, examples=8)
+        seen = []
+        model.train()
+        for step in range(steps):
+            loss = loss_of(model(**inputs(step % 2)))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            seen.append(loss.item())
+        if session is not None:
+            session.detach()
+    return seen
+
+
+@pytest.mark.parametrize("part", ["from_inputs", "from_boundary", "learn"])
+def test_an_exception_of_the_bypass_disables_it(tmp_path, monkeypatch, caplog, part):
+    def fails(*args, **kwargs):
+        raise IndexError("no such thing")
+
+    def run(cache):
+        callback = FreezeCallback(BottomUp(2), cache=cache, eval_frozen=True)
+        trainer = make_trainer(tiny_bert(), tmp_path, [callback], num_train_epochs=3)
+        trainer.train()
+        return trainer, callback
+
+    plain, _ = run(False)
+    monkeypatch.setattr(Bypass, part, fails)
+    cached, callback = run(True)
+    assert "IndexError: no such thing" in callback.cache.stats.disabled_reason
+    assert caplog.text.count("Prefix cache disabled") == 1
+    assert losses(cached) == losses(plain)
+    assert not moved(weights(plain.model), weights(cached.model))
+
+
+def test_an_exception_of_a_later_step_disables_it(tmp_path, monkeypatch):
+    original, calls = Bypass.from_boundary, []
+
+    def fails_late(self, *args):
+        calls.append(args)
+        if len(calls) == 8:
+            raise IndexError("no such thing")
+        return original(self, *args)
+
+    monkeypatch.setattr(Bypass, "from_boundary", fails_late)
+    callback = FreezeCallback(BottomUp(2), cache=True)
+    trainer = make_trainer(tiny_bert(), tmp_path, [callback], num_train_epochs=3)
+    trainer.train()
+    assert len(losses(trainer)) == 18
+    assert callback.cache.stats.disabled_reason == "skipping the prefix failed (IndexError: no such thing)"
+
+
+class _MeanPooled(BertForSequenceClassification):
+    """Pools over all positions, padding included, as ImageGPT does."""
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, **_):
+        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return nn.functional.cross_entropy(self.classifier(hidden.mean(1)), labels)
+
+
+def test_a_loss_that_reads_padding_gets_rows_with_padding():
+    torch.manual_seed(0)
+    model = _MeanPooled(BertConfig(**SMALL))
+    other, cache = twin(model), PrefixCache()
+    plain = train(other, text_batch, lambda loss: loss)
+    cached = train(model, text_batch, lambda loss: loss, cache)
+    assert cached == plain
+    assert not moved(weights(other), weights(model))
+    assert cache.stats.disabled_reason is None
+    assert cache.stats.hits == 12  # the first batch is stored twice
+
+
+class _SkipsABlock(BertModel):
+    """Runs the first and the last block only, as Mllama without images skips some."""
+
+    def forward(self, input_ids=None, **kwargs):
+        kwargs.pop("labels", None)
+        layers = self.encoder.layer
+        self.encoder.layer = nn.ModuleList([layers[0], layers[2]])
+        try:
+            return super().forward(input_ids, **kwargs)
+        finally:
+            self.encoder.layer = layers
+
+
+def test_a_skipped_block_does_not_break_the_run():
+    torch.manual_seed(0)
+    model = _SkipsABlock(BertConfig(**SMALL))
+    other, cache = twin(model), PrefixCache()
+    plain = train(other, text_batch, lambda output: output[0].square().mean())
+    assert train(model, text_batch, lambda output: output[0].square().mean(), cache) == plain
+    assert cache.stats.disabled_reason == "its forward pass does not reach block 1"
+
+
+def test_a_block_may_take_an_argument_named_index_and_pass_a_bias_on():
+    """WavLM: block 0 computes the position bias of all blocks."""
+    architecture = next(a for a in ARCHITECTURES if a.name == "wavlm")
+    torch.manual_seed(0)
+    model = WavLMModel(architecture.build().config)
+    assert isinstance(model.config, WavLMConfig)
+    model.config.mask_time_prob = model.config.mask_feature_prob = 0.0
+    other, cache = twin(model), PrefixCache()
+
+    def inputs(seed):
+        return {"input_values": architecture.inputs(seed)["input_values"]}
+
+    plain = train(other, inputs, lambda output: output[0].square().mean())
+    assert train(model, inputs, lambda output: output[0].square().mean(), cache) == plain
+    assert cache.stats.disabled_reason is None
+    assert (cache.stats.hits, cache.stats.misses) == (16, 8)
