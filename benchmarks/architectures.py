@@ -337,9 +337,8 @@ def check(head: str, config_name: str, model_name: str) -> dict[str, Any]:
 def _first_tower(message: str) -> str | None:
     """The tower to freeze of several: the language model or the encoder if there is one, else the first."""
     names = message.rpartition(" of ")[2].rstrip(".").split(", ") if "towers" in message else []
-    preferred = (
-        [n for n in names if "language_model" in n or "text" in n] or [n for n in names if "encoder" in n] or names
-    )
+    main = [n for n in names if not re.search("vision|visual|audio|image|speech", n)] or names
+    preferred = [n for n in main if re.search("language_model|text", n)] or [n for n in main if "encoder" in n] or main
     return preferred[0] if preferred else None
 
 

@@ -149,17 +149,17 @@ class Layout:
     """Order of the dimensions of the hidden state between blocks.
 
     Attributes:
-        swapped: Two dimensions to swap for (batch, tokens, hidden).
+        order: Order of its dimensions that gives (batch, tokens, …), or None if it is in this order.
         padded: Whether the model adds columns at the right, as Longformer does.
     """
 
-    swapped: tuple[int, int] | None = None
+    order: tuple[int, ...] | None = None
     padded: bool = False
 
     def to_rows(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return `hidden`, as it is between blocks, in the shape (batch, tokens, hidden)."""
-        if self.swapped is not None:
-            hidden = hidden.transpose(*self.swapped)
+        if self.order is not None:
+            hidden = hidden.permute(self.order)
         return hidden[:, : batch.tokens] if self.padded else hidden
 
     def to_model(self, hidden: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -171,7 +171,9 @@ class Layout:
         """
         if self.padded:
             hidden = nn.functional.pad(hidden, [0, 0] * (hidden.dim() - 2) + [0, like.shape[1] - hidden.shape[1]])
-        return hidden if self.swapped is None else hidden.transpose(*self.swapped).contiguous()
+        if self.order is None:
+            return hidden
+        return hidden.permute([self.order.index(dim) for dim in range(hidden.dim())]).contiguous()
 
 
 def layout_of(index: int, hidden: torch.Tensor, batch: Batch) -> Layout:
@@ -183,10 +185,13 @@ def layout_of(index: int, hidden: torch.Tensor, batch: Batch) -> Layout:
     size, tokens, shape = batch.size, batch.tokens, tuple(hidden.shape)
     if shape[0] == size and (tokens is None or shape[1:2] == (tokens,)):
         return Layout()
-    if shape[:2] == (tokens, size):
-        return Layout((0, 1))
-    if len(shape) == 3 and (shape[0], shape[2]) == (size, tokens):
-        return Layout((1, 2))
+    rest = tuple(range(2, len(shape)))
+    if shape[:2] == (tokens, size):  # XLNet
+        return Layout((1, 0, *rest))
+    if len(shape) == 3 and (shape[0], shape[2]) == (size, tokens):  # SqueezeBERT
+        return Layout((0, 2, 1))
+    if len(shape) == 4 and shape[1:3] == (size, tokens):  # the streams of Gemma3n
+        return Layout((1, 2, 0, 3))
     if len(shape) >= 2 and tokens is not None and shape[0] == size and shape[1] > tokens:
         return Layout(padded=True)
     expected = (size,) if tokens is None else (size, tokens)

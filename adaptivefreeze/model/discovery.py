@@ -54,7 +54,28 @@ def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
             f"{name} is not a transformers model: pass a PreTrainedModel, or a module that contains one."
         )
     path, module, groups = _choose_tower(name, _towers(pretrained), tower)
-    blocks = max(groups, key=_parameter_count)
+    ranked = sorted(groups, key=_parameter_count, reverse=True)
+    for blocks in ranked[:-1]:
+        try:
+            return _locate(model, pretrained, path, module, blocks)
+        except _NeverRunError:  # the blocks of another modality
+            continue
+    return _locate(model, pretrained, path, module, ranked[-1])
+
+
+class _NeverRunError(RequestError):
+    """The blocks do not run in a sample forward pass."""
+
+
+def _locate(
+    model: nn.Module,
+    pretrained: Sequence[tuple[str, PreTrainedModel]],
+    path: str,
+    module: nn.Module,
+    blocks: list[Block],
+) -> BlockStack:
+    """The units around `blocks`, which are in the tower `module` at `path`."""
+    name = type(model).__name__
     # A bare encoder (as in DINOv2) may accept no sample, and have no embeddings. Those are in the base model around it.
     around = [
         (p, m)
@@ -63,7 +84,12 @@ def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
     ]
     traced: list[tuple[str, nn.Module, list[Block], Trace]] = []
     for outer_path, outer in [(path, module), *around]:
-        found, trace = _probe(outer, blocks)
+        try:
+            found, trace = _probe(outer, blocks)
+        except _NeverRunError:
+            if outer is module:
+                raise
+            continue  # the sample of the model around has another modality
         if trace is not None:
             traced.append((outer_path, outer, found, trace))
             if _early_parameters(outer, _block_of(found), trace):
@@ -148,7 +174,7 @@ def _probe(tower: nn.Module, blocks: list[Block]) -> tuple[list[Block], Trace | 
         order = trace.order
         if list(order) == sorted(order):
             if not order:
-                raise RequestError(
+                raise _NeverRunError(
                     f"{type(tower).__name__} runs none of its {len(blocks)} blocks in a sample forward pass: it "
                     "cannot be frozen by depth."
                 )
