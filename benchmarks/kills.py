@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import sys
 import tempfile
@@ -26,6 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 from kills import CACHES, MOMENTS, STEPS, STEPS_PER_EPOCH, check, random_kill
 from machine import describe
+
+gc.freeze()  # each Trainer collects garbage when it begins, and need not visit the imported modules
 
 
 def outcome_of(seed: int) -> str:

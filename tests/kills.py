@@ -57,7 +57,7 @@ class Kill:
 def random_kill(seed: int, policy: str | None = None, cache: str | None = None) -> Kill:
     """Draw a kill. One in three falls into the last pass over the data."""
     draw = random.Random(seed)
-    save_steps = draw.randint(1, 6)
+    save_steps = draw.randint(2, 6)
     last_pass = draw.random() < 1 / 3
     drawn_policy, drawn_cache = draw.choice(POLICIES), draw.choice(CACHES)
     step = draw.randint(STEPS - STEPS_PER_EPOCH if last_pass else save_steps, STEPS - 1)

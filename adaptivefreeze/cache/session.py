@@ -126,7 +126,7 @@ class CacheSession:
             self.stats.disabled_reason = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the run as plain JSON. Rows are not part of it."""
+        """Return the state of the run as plain JSON. Rows, and counts of the lookups of rows, are not part of it."""
         return {
             "disabled_reason": self.stats.disabled_reason,
             "final": self._final,
@@ -134,8 +134,6 @@ class CacheSession:
             "served": self._served,
             "lowest": self._lowest,
             "with_padding": self._inputs.with_padding,
-            "training_rows": self._training_rows,
-            "training_hits": self._training_hits,
         }
 
     def resume(self, mask: FreezeMask, state: Mapping[str, Any], *, examples: int | None = None) -> None:
@@ -151,7 +149,6 @@ class CacheSession:
         self._lowest, self._inputs.with_padding = state["lowest"], state["with_padding"]
         self._served = state["served"]
         self._set_boundary(mask, examples)
-        self._training_rows, self._training_hits = state["training_rows"], state["training_hits"]
 
     def continue_serving(self) -> None:
         """Compute the output of the prefix as for a row from the first step on, even if no rows are stored."""

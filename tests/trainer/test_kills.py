@@ -41,3 +41,7 @@ def test_a_process_that_is_killed(tmp_path, seed):
 def test_in_the_last_pass(tmp_path, cache):
     """The memory is empty again, and filling it does not pay any more."""
     check(Kill("bottom-up:2", cache, step=22, save_steps=5), tmp_path)
+
+
+def test_rows_lost_with_the_process_do_not_disable_the_cache(tmp_path):
+    check(Kill("linear", "memory", step=14, save_steps=6), tmp_path)
