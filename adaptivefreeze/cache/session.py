@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -83,6 +84,9 @@ class CacheSession:
         self._bypass = Bypass(model, stack)
         self._outer_forward = vars(self._tower).get("forward")
         self._original: Callable[..., Any] = self._tower.forward
+        # Lookups depend on the content of a batch. Traced by torch.compile, they would be compiled for every example.
+        dynamo: Any = sys.modules.get("torch._dynamo")
+        self._skip_prefix = self._look_up_and_run if dynamo is None else dynamo.disable(self._look_up_and_run)
         self._tower.forward = functools.update_wrapper(functools.partial(self._forward), self._original)
         self._boundary = 0  # number of frozen leading units to skip
         self._verified = False  # whether the bypass was checked at this boundary
@@ -198,6 +202,10 @@ class CacheSession:
             return self._original(*args, **kwargs)
         if self._unsuitable:
             return self._run_whole(*args, **kwargs)
+        return self._skip_prefix(*args, **kwargs)
+
+    def _look_up_and_run(self, *args: Any, **kwargs: Any) -> Any:
+        training = self._tower.training
         begin = time.perf_counter()
         drawn = bool(self._settings.passes) and training
         variant = (self._seed, self._epoch % self._settings.passes) if drawn else None
