@@ -148,9 +148,12 @@ class Bypass:
         return run.result
 
     def from_boundary(self, forward: Callable[..., Any], batch: Batch, start: int, hidden: torch.Tensor) -> Any:
-        """Run `forward` from `hidden` at boundary `start`, without the units below it, and return its output."""
+        """Run `forward` from `hidden` at boundary `start`, without the units below it, and return its output.
+
+        The arguments of the loss are passed here only: a tower that is the whole model computes it.
+        """
         with self._running(_Run(batch, start, hidden)):
-            return forward(**batch.arguments())
+            return forward(**batch.arguments(), **batch.loss)
 
     def knows(self, batch: Batch) -> bool:
         """Whether the forms of the outputs are known for such a batch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class InputReader:
             Unsuitable: If this call cannot skip the prefix.
         """
         given = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
-        given = {name: value for name, value in given.items() if value is not None and name not in LOSS_ARGUMENTS}
+        given = {name: value for name, value in given.items() if value is not None}
+        loss = {name: given.pop(name) for name in LOSS_ARGUMENTS if name in given}
         given = _flat(given)
         tensors = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
         rest = {n: v.item() if isinstance(v, torch.Tensor) else v for n, v in given.items() if n not in tensors}
@@ -70,7 +72,7 @@ class InputReader:
             raise Unsuitable(str(error)) from error
         if self._has_experts and batch.padded:
             raise Unsuitable("its experts share their work between real tokens and padding")
-        return batch
+        return replace(batch, loss=loss)
 
 
 def _flat(given: Mapping[str, Any]) -> dict[str, Any]:

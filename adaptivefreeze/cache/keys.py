@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Batch:
         real: The positions of each example that are not padding, as a slice if they are contiguous. None if the inputs
             are not sequences of tokens.
         tokens: Width of the batch in tokens. None if the inputs are not sequences of tokens.
+        loss: Arguments that only the loss uses. They have no part in the keys.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -33,6 +34,7 @@ class Batch:
     keys: tuple[bytes, ...]
     real: tuple[slice | torch.Tensor, ...] | None
     tokens: int | None
+    loss: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def size(self) -> int:

@@ -95,6 +95,24 @@ def test_a_loss_that_reads_padding_gets_rows_with_padding():
     assert cache.stats.hits == 12  # the first batch is stored twice
 
 
+class _Whole(BertModel):
+    """A tower that is the whole model and computes the loss itself, as HGNetV2 does."""
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, **_):
+        hidden = super().forward(input_ids, attention_mask=attention_mask)[0][:, 0]
+        return hidden if labels is None else (nn.functional.cross_entropy(hidden, labels), hidden)
+
+
+def test_a_tower_that_computes_the_loss_gets_the_labels():
+    torch.manual_seed(0)
+    model = _Whole(BertConfig(**SMALL))
+    other, cache = twin(model), PrefixCache()
+    plain = train(other, text_batch, lambda output: output[0])
+    assert train(model, text_batch, lambda output: output[0], cache) == plain
+    assert cache.stats.disabled_reason is None
+    assert (cache.stats.hits, cache.stats.misses) == (16, 8)
+
+
 class _SkipsABlock(BertModel):
     """Runs the first and the last block only, as Mllama without images skips some."""
 
