@@ -46,6 +46,7 @@ def train(folder, *, backend=None, cache=False):
         [freezing, moves],
         train_dataset=FullSentences(),
         max_steps=12,
+        adam_epsilon=1e-3,
         per_device_train_batch_size=8,
         **compiled,
     ).train()
