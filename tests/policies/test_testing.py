@@ -45,7 +45,11 @@ class WithoutDataclass(Policy):
         return FreezeMask.first(stack.depth, self.blocks)
 
 
-@pytest.mark.parametrize("policy", [BottomUp(1), Growing(), WithoutDataclass(2), lambda: Growing(3)], ids=repr)
+@pytest.mark.parametrize(
+    "policy",
+    [BottomUp(1), Growing(), WithoutDataclass(2), lambda: Growing(3)],
+    ids=["static", "adaptive", "without dataclass", "factory"],
+)
 def test_good_policies_pass(policy):
     check_policy(policy)
 
