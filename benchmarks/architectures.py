@@ -500,9 +500,9 @@ def table(found: list[dict[str, Any]]) -> str:
     lines = [
         "# Architectures",
         "",
-        f"Of the {len(built)} classes that can be built, {shares[0]} are frozen exactly as with flags set by hand, and the",
-        f"cache serves {shares[1]}, {unpadded} of these only in batches without padding. In the others it is disabled with",
-        "a reason, and training goes on.",
+        f"Of the {len(built)} classes that can be built, {shares[0]} are frozen exactly as with flags set by hand,",
+        f"and the cache serves {shares[1]}, {unpadded} of these only in batches without padding.",
+        "In the others it is disabled with a reason, and training goes on.",
         "",
         "```",
         "nice python benchmarks/architectures.py --output benchmarks/results/architectures.md",
