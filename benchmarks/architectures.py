@@ -502,7 +502,7 @@ def table(found: list[dict[str, Any]]) -> str:
         "",
         f"Of the {len(built)} classes that can be built, {shares[0]} are frozen exactly as with flags set by hand,",
         f"and the cache serves {shares[1]}, {unpadded} of these only in batches without padding.",
-        f"In {frozen - served} it is disabled with a reason, and training goes on. A class that is not frozen is refused.",
+        f"In {frozen - served} it is disabled with a reason, and training goes on. What is not frozen is refused.",
         "",
         "```",
         "nice python benchmarks/architectures.py --output benchmarks/results/architectures.md",
