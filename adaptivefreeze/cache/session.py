@@ -188,7 +188,8 @@ class CacheSession:
         self._examples = examples
         self._verified = False
         self._reentrant = checkpoints_reentrantly(self._model)
-        if boundary < self._boundary:  # misses after rows were dropped do not mean that examples never repeat
+        # Misses after rows were dropped do not mean that examples never repeat. Rows with dropout are not carried up.
+        if boundary < self._boundary or (self._settings.passes and boundary > self._boundary):
             self._training_rows = self._training_hits = 0
         self._boundary = boundary
         return boundary
