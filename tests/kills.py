@@ -61,9 +61,10 @@ def random_kill(seed: int, policy: str | None = None, cache: str | None = None) 
     last_pass = draw.random() < 1 / 3
     drawn_policy, drawn_cache = draw.choice(POLICIES), draw.choice(CACHES)
     step = draw.randint(STEPS - STEPS_PER_EPOCH if last_pass else save_steps, STEPS - 1)
+    step = max(step, save_steps + 1)  # a checkpoint is written after the end of its step
     moment = draw.choices(MOMENTS, (3, 1))[0]
     if moment == MOMENTS[1]:  # needs a checkpoint before the one that is not completed
-        step = min(max(step, save_steps + 1), STEPS // save_steps * save_steps)
+        step = min(step, STEPS // save_steps * save_steps)
     return Kill(policy or drawn_policy, cache or drawn_cache, step, moment, save_steps, draw.choice((1, 1, 1, 2)))
 
 
