@@ -41,6 +41,7 @@ HEADS = {
     "sequence-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
     "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING",
     "image-classification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING",
+    "audio-classification": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING",
 }
 LIMIT_SECONDS = 120
 LARGEST = 30_000_000  # parameters
@@ -88,6 +89,10 @@ SPECIAL_TOKENS = re.compile(r"(token_id|token_index)$")
 _SWIN = {"embed_dim": 24, "num_heads": [1, 2, 4], "depths": [1, 1, 2], "image_size": 64, "patch_size": 4,
          "window_size": 4}  # fmt: skip
 _FOUR_BLOCKS = {"num_hidden_layers": 4}
+_SPEECH: dict[str, Any] = {
+    "conv_dim": (8, 8), "conv_stride": (5, 4), "conv_kernel": (10, 8), "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "mask_time_prob": 0.0, "classifier_proj_size": 8,
+}  # fmt: skip
 _PATCH_4 = {"patch_size": 4}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "EsmcConfig": {"num_key_value_heads": 4},
@@ -133,6 +138,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "Dots3NoteTextConfig": {"num_key_value_heads": 4, "num_hidden_layers": 42},
     "ConvNextConfig": _PATCH_4, "ConvNextV2Config": _PATCH_4,
     "MobileViTV2Config": {"patch_size": 2}, "MobileViTConfig": {"patch_size": 2},
+    **dict.fromkeys(
+        ("Wav2Vec2Config", "HubertConfig", "SEWConfig", "SEWDConfig", "UniSpeechConfig", "UniSpeechSatConfig",
+         "WavLMConfig", "Data2VecAudioConfig", "Wav2Vec2ConformerConfig"),
+        _SPEECH,
+    ),
     "LiltConfig": {"hidden_size": 48},
     "XmodConfig": {"default_language": "en_XX"},
     "T5Config": {"decoder_start_token_id": 1},
@@ -249,6 +259,8 @@ def batches(model: nn.Module, head: str, count: int, *, padded: bool = True) -> 
         elif main == "inputs" and head == "image-classification":
             size = config.image_size
             example["inputs"] = torch.randn(3, size, size, generator=random)
+        elif main == "input_values" and head == "audio-classification":
+            example["input_values"] = torch.randn(2000, generator=random)
         else:
             vocabulary = int(getattr(text, "vocab_size", VOCABULARY))
             ids = torch.randint(min(32, vocabulary // 2), vocabulary, (TOKENS,), generator=random)
@@ -508,7 +520,7 @@ def table(found: list[dict[str, Any]]) -> str:
         "nice python benchmarks/architectures.py --output benchmarks/results/architectures.md",
         "```",
         "",
-        f"{len(found)} classes of four Auto models, with random weights and about three blocks. CPU, Python "
+        f"{len(found)} classes of five Auto models, with random weights and about three blocks. CPU, Python "
         f"{platform.python_version()},",
         f"torch {torch.__version__}, transformers {transformers.__version__}.",
         "",

@@ -17,11 +17,19 @@ from .keys import NESTED, Batch, read_batch
 # Arguments of a model that only its loss uses.
 LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
 
+try:
+    from transformers.backbone_utils import filter_output_hidden_states
+except ImportError:  # earlier versions request the hidden states only where they are wanted
+    _FILTER: Any = None
+else:
+    _FILTER = filter_output_hidden_states(lambda self: None).__code__
+
 
 class InputReader:
     """Reads the arguments of a tower's forward pass.
 
     Args:
+        model: The model whose forward pass calls the tower.
         tower: The tower, before its forward pass is wrapped.
         stack: The units of the model.
 
@@ -29,10 +37,11 @@ class InputReader:
         with_padding: Whether padding is part of an example. Its row is then found only in a batch of the same width.
     """
 
-    def __init__(self, tower: nn.Module, stack: BlockStack) -> None:
+    def __init__(self, model: nn.Module, tower: nn.Module, stack: BlockStack) -> None:
         self.with_padding = False
         self._config = getattr(tower, "config", None)
         self._parameters = inspect.signature(tower.forward).parameters
+        self._states_dropped = _drops_hidden_states(model)
         self._has_experts = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
 
     def read(self, args: Sequence[Any], kwargs: Mapping[str, Any], variant: object = None) -> Batch:
@@ -48,6 +57,8 @@ class InputReader:
         """
         given = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
         given = {name: value for name, value in given.items() if value is not None}
+        if self._states_dropped and "output_hidden_states" in given:
+            given["output_hidden_states"] = False
         loss = {name: given.pop(name) for name in LOSS_ARGUMENTS if name in given}
         given = _flat(given)
         tensors = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
@@ -73,6 +84,22 @@ class InputReader:
         if self._has_experts and batch.padded:
             raise Unsuitable("its experts share their work between real tokens and padding")
         return replace(batch, loss=loss)
+
+
+def _drops_hidden_states(model: nn.Module) -> bool:
+    """Whether `model` requests the hidden states of all blocks from its tower, and neither reads nor returns them.
+
+    transformers does so in its speech classifiers: `filter_output_hidden_states` requests them in every call.
+    """
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "output_hidden_states", False) or getattr(config, "use_weighted_layer_sum", True):
+        return False
+    function: Any = type(model).forward
+    while function is not None:
+        if getattr(function, "__code__", None) is _FILTER:
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
 
 
 def _flat(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class CacheSession:
         self._fingerprints = PrefixFingerprints(model, stack)
         self._store = cache.state.start_run(self._fingerprints, stack.depth, self.stats)
         self._disk = None if cache.disk is None else DiskRows(cache.disk)
-        self._inputs = InputReader(self._tower, stack)
+        self._inputs = InputReader(model, self._tower, stack)
         self._bypass = Bypass(model, stack)
         self._outer_forward = vars(self._tower).get("forward")
         self._original: Callable[..., Any] = self._tower.forward

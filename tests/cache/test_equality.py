@@ -102,9 +102,6 @@ DISABLED = {
     "bart-decoder": "its inputs require gradients",  # the encoder trains
     "funnel": "block 2 returns shape",  # it pools, and its decoder reads an early block
     "mixtral": "experts share their work",
-    "wav2vec2": "hidden states or attentions of all blocks",
-    "wav2vec2-stable": "hidden states or attentions of all blocks",
-    "wavlm": "hidden states or attentions of all blocks",
 }
 
 
