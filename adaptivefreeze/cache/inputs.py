@@ -22,7 +22,7 @@ try:
 except ImportError:  # earlier versions request the hidden states only where they are wanted
     _FILTER: Any = None
 else:
-    _FILTER = filter_output_hidden_states(lambda self: None).__code__
+    _FILTER = filter_output_hidden_states(lambda self: None).__code__  # type: ignore[no-untyped-call]
 
 
 class InputReader:
