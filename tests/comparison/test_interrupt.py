@@ -17,6 +17,14 @@ from adaptivefreeze.policies import parse_policy
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
+@pytest.fixture(autouse=True)
+def python_handles_interrupts():
+    """A process that a shell starts in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class InterruptedWhileDestroyed:
     """Ctrl-C is pressed while its destructor runs, so that Python discards the exception."""
 
