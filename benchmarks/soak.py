@@ -1,4 +1,4 @@
-"""A long run with a mask that moves every few steps: memory and step time at its begin and at its end.
+"""A long run with a mask that moves every few steps: memory and step time at its start and at its end.
 
     python benchmarks/soak.py [--steps 2000] [--every 10] [--output FILE]
 

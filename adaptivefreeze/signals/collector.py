@@ -71,7 +71,7 @@ class SignalCollector:
             self._handles.append(model.register_forward_hook(self._after_forward))
 
     def begin_step(self, due: int | None) -> None:
-        """Call at the begin of each step."""
+        """Call at the start of each step."""
         if self._profiler is not None:
             self._profiler.begin_step(due)
 

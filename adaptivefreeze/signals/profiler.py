@@ -58,7 +58,7 @@ class StepProfiler:
         return None if full is None else self._total_seconds / full.total
 
     def begin_step(self, due: int | None) -> None:
-        """Called at the begin of a step. `due` is as for `Measure`."""
+        """Called at the start of a step. `due` is as for `Measure`."""
         timed = (due == 1 or self._device.type == "cpu") and not self._first
         timed = timed and all(p.requires_grad for p in self._trained)
         self._parts = dict.fromkeys(_PARTS, 0.0) if timed else None

@@ -67,7 +67,7 @@ class FreezeCallback(TrainerCallback):
         tower: The tower to freeze in a model with several, as in `find_blocks`.
 
     Raises:
-        RequestError: For wrong arguments. At the begin of training, before the first step, also for a policy that
+        RequestError: For wrong arguments. At the start of training, before the first step, also for a policy that
             does not fit the model, a mask that leaves nothing to train, a policy that decides after evaluations if
             there are none, and a second `FreezeCallback` in one Trainer.
 
