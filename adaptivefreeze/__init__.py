@@ -8,6 +8,7 @@ from .extras import missing_extra
 from .model.blocks import BlockStack, Unit
 from .model.discovery import find_blocks
 from .model.freezer import Freezer
+from .model.lora import lora_above
 from .model.mask import FreezeMask
 from .model.timeline import Timeline
 from .policies import (
@@ -84,6 +85,7 @@ __all__ = [
     "ValidationDriven",
     "find_blocks",
     "freeze",
+    "lora_above",
     "parse_policy",
     "register_policy",
     "search_depth",

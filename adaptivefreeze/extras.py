@@ -6,6 +6,7 @@ _SEARCH = ("optuna", "pydantic", "sklearn", "sqlalchemy")
 
 EXTRAS = {
     "search": _SEARCH,
+    "peft": ("peft",),
     "lab": (
         *_SEARCH,
         "datasets",

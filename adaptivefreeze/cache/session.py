@@ -180,7 +180,8 @@ class CacheSession:
         return self.stats.disabled_reason is None
 
     def _set_boundary(self, mask: FreezeMask, examples: int | None) -> int:
-        boundary = mask.prefix if mask.prefix >= 2 else 0
+        prefix = self._stack.prefix(mask)
+        boundary = prefix if prefix >= 2 else 0
         self._fingerprints.forget(self._boundary)  # the units above have been trained
         self._store.drop_above(boundary)
         if boundary < self._lowest:

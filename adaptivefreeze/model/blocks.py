@@ -117,6 +117,15 @@ class BlockStack:
             if unit.name in mask.units or any(pattern.search(p.name) for pattern in parts.get(unit.name, ()))
         )
 
+    def prefix(self, mask: FreezeMask) -> int:
+        """Return the number of leading units that do not train under `mask`: frozen by it, by the user, or by PEFT.
+
+        This is what a prefix cache may skip. It is 0 if the embeddings train.
+        """
+        frozen = self.frozen(mask)
+        trains = [any(p.trainable and p.name not in frozen for p in unit.parameters) for unit in self.units[:-1]]
+        return trains.index(True) if True in trains else len(trains)
+
     def trainable_parameters(self, mask: FreezeMask) -> int:
         """Return the number of elements that train under `mask`. Parameters that the user froze do not count."""
         frozen = self.frozen(mask)

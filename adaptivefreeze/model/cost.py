@@ -98,7 +98,7 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
     """
     shape = shape or StepShape()
     frozen = stack.frozen(mask)
-    skipped = mask.prefix if cached else 0
+    skipped = stack.prefix(mask) if cached else 0
     lowest = _lowest_trainable(stack, frozen)
     forward = input_gradient = weight_gradient = moved = 0.0
     for position, unit in enumerate(stack.units):

@@ -67,6 +67,7 @@ class Freezer:
         self.stack = stack if stack is not None else find_blocks(model)
         self.model = model
         self.mask = FreezeMask(self.stack.depth)
+        self._prefix = 0  # number of leading units that do not train
         self._parameters = dict(model.named_parameters())
         self._user_flags = {name: p.requires_grad for name, p in self._parameters.items()}
         self._frozen: frozenset[str] = frozenset()
@@ -75,7 +76,7 @@ class Freezer:
         self._kept = KeptOptimizerState() if keep_optimizer_state else None
         self._eval_frozen = eval_frozen
         self._handles: list[Any] = [OrderCheck(model, self.stack)]
-        self._handles.append(InputGradientStop(model, lambda: self.mask.prefix > 0))
+        self._handles.append(InputGradientStop(model, lambda: self._prefix > 0))
         if eval_frozen:
             self._handles.append(model.register_forward_pre_hook(self._put_frozen_in_eval))
         _FREEZERS[model] = self
@@ -121,7 +122,7 @@ class Freezer:
         self._drop_optimizer_state(frozen - self._frozen)
         self._put_optimizer_state_back(self._frozen - frozen)
         self._put_frozen_in_train()
-        self.mask, self._frozen = mask, frozen
+        self.mask, self._frozen, self._prefix = mask, frozen, self.stack.prefix(mask)
         if self._groups is not None:
             self._groups.hide(self._parameters[name] for name in frozen)
         if changed:
@@ -227,9 +228,9 @@ class Freezer:
                 self._kept.put_back(self._groups.optimizer, name, self._parameters[name])
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
-        """The topmost modules of the units that are frozen whole."""
-        for unit in self.stack.units:
-            if unit.name in self.mask.units:
+        """The topmost modules of the units that are frozen whole, and of a prefix in which nothing trains."""
+        for position, unit in enumerate(self.stack.units):
+            if unit.name in self.mask.units or position < self._prefix:
                 for path in unit.modules:
                     yield self.model.get_submodule(path)
 

@@ -82,7 +82,7 @@ class FreezeMask:
     def prefix(self) -> int:
         """Number of leading units that are frozen as a whole: 0 without the embeddings, else 1 + leading blocks.
 
-        This is what a prefix cache may skip.
+        A prefix cache may skip it. `BlockStack.prefix` also counts units that the user or PEFT froze.
         """
         if not self.embeddings:
             return 0

@@ -100,7 +100,7 @@ class Objective(ABC):
 
     def _held(self, policy: Policy) -> int:
         """The memory of rows that a run of `policy` finds in the cache, in bytes."""
-        if self.cache is None or policy.initial_mask(self.stack).prefix < 2:
+        if self.cache is None or self.stack.prefix(policy.initial_mask(self.stack)) < 2:
             return 0  # there is nothing to cache
         return self.cache.stats.memory_bytes
 
@@ -110,7 +110,7 @@ class Objective(ABC):
         It is one forward pass through the frozen prefix for each training example whose row was found, also if it was
         carried up from a shallower depth, which took measured time: the time of a run alone is not underestimated.
         """
-        if not stats or stats.get("disabled_reason") or policy.initial_mask(self.stack).prefix < 2:
+        if not stats or stats.get("disabled_reason") or self.stack.prefix(policy.initial_mask(self.stack)) < 2:
             return 0.0
         run, skipped = self._step_ratios(policy)
         found = max(0.0, 1 - int(stats["misses"]) / examples)
