@@ -20,6 +20,7 @@ import torch
 from policies.settings import SETTINGS, WRAPPED
 from training import losses, make_trainer, moved, tiny_bert, weights
 from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from adaptivefreeze import Budget, FreezeCallback, PrefixCache
 from adaptivefreeze.trainer.checkpoint import STATE_FILE, SavedRun
@@ -79,7 +80,8 @@ def check(kill: Kill, folder: Path, killer: Callable[[Kill, Path], None] | None 
     whole, reference = make(kill, folder / "whole", save_strategy="no")
     whole.train()
     (killer or run_killed)(kill, folder / "killed")
-    complete = [path.parent for path in (folder / "killed").glob(f"checkpoint-*/{STATE_FILE}")]
+    complete = [path.parent for path in (folder / "killed").glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
+    assert all((path / STATE_FILE).exists() for path in complete), f"a checkpoint without freezing state: {kill}"
     last = max(complete, key=lambda path: int(path.name.partition("-")[2]))
     resumed, callback = make(kill, folder / "killed", seed=1)
     resumed.train(resume_from_checkpoint=str(last))
@@ -137,9 +139,9 @@ def run_killed(kill: Kill, folder: Path, die: Callable[[], None] | None = None) 
     save = SavedRun.save
 
     def save_or_die(saved: SavedRun, checkpoint: Path) -> None:
+        save(saved, checkpoint)
         if kill.moment == MOMENTS[1] and int(checkpoint.name.partition("-")[2]) >= kill.step:
             die()
-        save(saved, checkpoint)
 
     trainer, _ = make(kill, folder, [_Kills(kill, die)])
     with mock.patch.object(SavedRun, "save", save_or_die), contextlib.suppress(KeyboardInterrupt):

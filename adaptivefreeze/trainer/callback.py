@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -19,11 +20,12 @@ from ..model.mask import FreezeMask
 from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
 from ..policies import Policy, parse_policy
-from .checkpoint import SavedRun, is_marked, load_run, mark, refuse_other_depth
+from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
 from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding
 from .gradient_guard import GradientGuard
 from .hooks import (
     Patches,
+    checkpoint_folder,
     evaluates_in_time,
     on_failure,
     on_raw_gradients,
@@ -31,7 +33,6 @@ from .hooks import (
     resumed_checkpoint,
     running_trainer,
     training_plan,
-    written_checkpoint,
 )
 from .precision import warn_slow_precision
 from .run import FreezingRun
@@ -103,6 +104,7 @@ class FreezeCallback(TrainerCallback):
         self._tower = tower
         self._run: FreezingRun | None = None
         self._gradient_guard: GradientGuard | None = None
+        self._state_written = False
         self._patches = Patches()
         self._guarded: WeakSet[Trainer] = WeakSet()
         self._unsharded: WeakKeyDictionary[nn.Module, BlockStack] = WeakKeyDictionary()
@@ -225,9 +227,9 @@ class FreezeCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._run is not None:
-            saved = self._run.save()  # in every process, because sharded tensors are gathered
-            if args.should_save:
-                saved.save(written_checkpoint(running_trainer(), args, state))
+            if not self._state_written:  # by a Trainer that does not save checkpoints through save_model
+                self._save(checkpoint_folder(running_trainer(), args, state), args)
+            self._state_written = False
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -259,10 +261,10 @@ class FreezeCallback(TrainerCallback):
             cache=self.cache,
             eval_frozen=self._eval_frozen,
             step=state.global_step,
-            saved=self._saved(state, stack) if state.global_step else None,
+            saved=load_run(resumed_checkpoint(), self.policy, depth=stack.depth) if state.global_step else None,
         )
         self.stack, self.timeline = stack, run.timeline
-        mark(state, type(self).__name__)
+        self._state_written = False
         warn_slow_precision(args, model)
         if trainer is not None:
             self._gradient_guard = GradientGuard(trainer, model, run)
@@ -284,10 +286,6 @@ class FreezeCallback(TrainerCallback):
             )
         if trainer is not None and runner.collector.needs_gradients:
             on_raw_gradients(self._patches, trainer, model, lambda: runner.gradients_ready(trainer.state.global_step))
-
-    def _saved(self, state: TrainerState, stack: BlockStack) -> SavedRun | None:
-        marked = is_marked(state, type(self).__name__)
-        return load_run(resumed_checkpoint(), self.policy, depth=stack.depth, marked=marked)
 
     def _prepare_sharding(self, model: nn.Module) -> None:
         if not is_sharded(model):  # a sharded tower cannot run on its own
@@ -316,7 +314,11 @@ class FreezeCallback(TrainerCallback):
         started = self._run is not None
         self.restore()
         folder = resumed_checkpoint(error)
-        if started or folder is None or trainer.model is None or not isinstance(error, (RuntimeError, ValueError)):
+        if started or folder is None or trainer.model is None:
+            return
+        if isinstance(error, FileNotFoundError):
+            refuse_incomplete(folder, error)
+        if not isinstance(error, (RuntimeError, ValueError)):
             return
         saved = SavedRun.load(folder)  # torch reports another depth as parameter groups that do not match
         if saved is not None:
@@ -330,6 +332,24 @@ class FreezeCallback(TrainerCallback):
             self._guard(trainer)
             on_failure(self._patches, trainer, "training_step", lambda _: self.restore())
         self._patches.replace(trainer, "log", self._log_with_summary)
+        self._patches.replace(trainer, "save_model", functools.partial(self._save_model, trainer))
+
+    def _save_model(
+        self, trainer: Trainer, original: Callable[..., Any], output_dir: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Write the freezing state after the model, before the Trainer completes the checkpoint and deletes others."""
+        original(output_dir, *args, **kwargs)
+        if output_dir is not None and self._run is not None:
+            folder = checkpoint_folder(trainer, trainer.args, trainer.state)
+            if Path(output_dir) == folder:
+                self._save(folder, trainer.args)
+                self._state_written = True
+
+    def _save(self, folder: Path, args: TrainingArguments) -> None:
+        if self._run is not None:
+            saved = self._run.save()  # in every process, because sharded tensors are gathered
+            if args.should_save:
+                saved.save(folder)
 
     def _log_with_summary(self, original: Callable[..., Any], logs: dict[str, float], *args: Any, **kwargs: Any) -> Any:
         return original({**logs, **self.summary()}, *args, **kwargs)

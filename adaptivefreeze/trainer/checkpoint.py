@@ -5,8 +5,8 @@ signals measured so far and the optimizer state of frozen parameters. The Traine
 callback in `trainer_state.json`, but with `restore_callback_states_from_checkpoint=True` it then replaces the callback
 by a new one that it builds from JSON arguments: the object that the user holds would not be the one that trains.
 
-The Trainer writes its own files first. `mark` leaves a mark in them, so that a checkpoint from which these two files
-are missing, because the process ended in between, is known to be incomplete.
+They are written before `trainer_state.json`, and before the Trainer deletes earlier checkpoints. A process that ends in
+between leaves a checkpoint without `trainer_state.json`, from which the Trainer does not resume.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import RequestError
 from ..model.timeline import Timeline
@@ -127,40 +127,24 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
     return f"eval_frozen={settings['eval_frozen']} and cache={cache}"
 
 
-def mark(state: TrainerState, callback: str) -> None:
-    """Note in the state of the Trainer that its checkpoints hold the state of freezing.
-
-    Args:
-        state: The state of the Trainer.
-        callback: Name of the class of the callback. The Trainer restores a callback of this name from each entry of
-            the list that is stored for it; the list is empty.
-    """
-    callbacks: Any = state.stateful_callbacks
-    callbacks.setdefault(callback, [])
-
-
-def is_marked(state: TrainerState, callback: str) -> bool:
-    """Return whether `mark` has been called in the run that wrote the checkpoint from which `state` is restored."""
-    return callback in (state.stateful_callbacks or ())
-
-
-def load_run(folder: Path | None, policy: Policy, *, depth: int, marked: bool) -> SavedRun | None:
+def load_run(folder: Path | None, policy: Policy, *, depth: int) -> SavedRun | None:
     """Return the run of `policy` that a checkpoint holds, or None, with a warning, if it holds none.
 
     Args:
         folder: The checkpoint that training resumes from, or None if it is unknown.
         policy: The policy of the present run. It is not built from the checkpoint, so it need not be registered.
         depth: Number of blocks of the model.
-        marked: Whether the checkpoint should hold the state of freezing.
 
     Raises:
-        RequestError: If the checkpoint is incomplete, damaged, or of a model with another number of blocks.
+        RequestError: If the checkpoint is damaged, or of a model with another number of blocks.
     """
     saved = None if folder is None else SavedRun.load(folder)
     if saved is None:
-        if folder is not None and marked:
-            raise _incomplete(folder / STATE_FILE)
-        logger.warning("The checkpoint holds no freezing state: %s starts anew.", policy)
+        logger.warning(
+            "The checkpoint %s holds no freezing state, because it was written without a FreezeCallback or %s was "
+            "removed: %s starts anew. To continue an earlier policy, resume from a checkpoint with %s.",
+            *(folder or "", STATE_FILE, policy, STATE_FILE),
+        )
         return None
     refuse_other_depth(folder, saved, depth)
     if (saved.policy, saved.policy_class) != (str(policy), class_name(policy)):
@@ -180,6 +164,13 @@ def refuse_other_depth(folder: Path | None, saved: SavedRun, depth: int) -> None
             f"the checkpoint {folder} is of a model with {saved.depth} blocks, and this model has {depth}: resume "
             "with the model that it was written with."
         )
+
+
+def refuse_incomplete(folder: Path, error: Exception) -> None:
+    """Raise `RequestError` from `error` if the Trainer has not completed the checkpoint in `folder`."""
+    path = folder / TRAINER_STATE_NAME
+    if folder.is_dir() and not path.exists():
+        raise _incomplete(path) from error
 
 
 def _incomplete(path: Path) -> RequestError:

@@ -37,8 +37,8 @@ def resumed_checkpoint(error: BaseException | None = None) -> Path | None:
     return None
 
 
-def written_checkpoint(trainer: Trainer | None, args: TrainingArguments, state: TrainerState) -> Path:
-    """Return the folder of the checkpoint that the Trainer has just written."""
+def checkpoint_folder(trainer: Trainer | None, args: TrainingArguments, state: TrainerState) -> Path:
+    """Return the folder of the checkpoint that the Trainer writes after the current step."""
     root = str(args.output_dir)
     if trainer is not None and trainer.hp_search_backend is not None:
         root = trainer._get_output_dir(trainer._trial)  # each trial has a folder of its own

@@ -3,12 +3,13 @@
 import contextlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from training import losses, make_trainer, moved, tiny_bert, weights
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from adaptivefreeze import AutoFreeze, BottomUp, FreezeCallback, FreezeMask, Policy, PrefixCache, RequestError
 from adaptivefreeze.model.timeline import Change, Timeline
@@ -135,7 +136,8 @@ def test_resuming_from_a_checkpoint_without_freezing(tmp_path, caplog, restored)
     make_trainer(tiny_bert(), tmp_path, **SETTINGS, **settings).train()
     callback = FreezeCallback(BottomUp(2))
     resume(tmp_path, callback, str(tmp_path / "checkpoint-4"), **settings)
-    assert "holds no freezing state: bottom-up:2 starts anew" in caplog.text
+    assert "checkpoint-4 holds no freezing state" in caplog.text
+    assert "bottom-up:2 starts anew" in caplog.text
     assert callback.timeline[0].step == 4
     assert json.loads((tmp_path / "checkpoint-12" / "freezing.json").read_text())["policy"] == "bottom-up:2"
 
@@ -174,7 +176,7 @@ def _truncate(path):
 
 
 FAULTS = {
-    "freezing.json is missing": lambda folder: (folder / "freezing.json").unlink(),
+    "trainer_state.json is missing": lambda folder: (folder / "trainer_state.json").unlink(),
     "freezing.safetensors is missing": lambda folder: (folder / "freezing.safetensors").unlink(),
     "freezing.json is damaged": lambda folder: _truncate(folder / "freezing.json"),
     "freezing.json is damaged ": lambda folder: (folder / "freezing.json").write_text("[]"),
@@ -194,27 +196,63 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path, fault, restored):
         resume(tmp_path, FreezeCallback(AutoFreeze(intervals=2)), checkpoint, **settings)
 
 
-def test_killed_between_the_two_writes_of_a_checkpoint(tmp_path, monkeypatch):
-    """The last checkpoint is refused, and the one before it continues the run."""
+@pytest.mark.parametrize("killed", [(SavedRun, "save"), (TrainerState, "save_to_json")], ids=["freezing", "trainer"])
+def test_killed_while_the_last_of_one_checkpoint_is_written(tmp_path, monkeypatch, killed):
+    """The earlier checkpoint is still there, although only one is kept, and continues the run."""
+    settings = {**SETTINGS, "save_total_limit": 1}
     callback = FreezeCallback(AutoFreeze(90, intervals=2))
-    whole = make_trainer(tiny_bert(), tmp_path / "whole", [callback], **SETTINGS)
+    whole = make_trainer(tiny_bert(), tmp_path / "whole", [callback], **settings)
     whole.train()
-    save = SavedRun.save
+    write = getattr(*killed)
 
-    def killed(self, folder):
-        if folder.name == "checkpoint-8":
+    def killed_at_step_8(self, path):
+        if "checkpoint-8" in str(path):
             raise KeyboardInterrupt
-        save(self, folder)
+        write(self, path)
 
-    interrupted = make_trainer(tiny_bert(), tmp_path, [FreezeCallback(AutoFreeze(90, intervals=2))], **SETTINGS)
+    interrupted = make_trainer(tiny_bert(), tmp_path, [FreezeCallback(AutoFreeze(90, intervals=2))], **settings)
     with monkeypatch.context() as patched:
-        patched.setattr(SavedRun, "save", killed)
+        patched.setattr(*killed, killed_at_step_8)
         with pytest.raises(KeyboardInterrupt):
             interrupted.train()
-    with pytest.raises(RequestError, match=r"checkpoint-8 is incomplete, freezing\.json is missing"):
+    with pytest.raises(RequestError, match=r"checkpoint-8 is incomplete, trainer_state\.json is missing"):
         resume(tmp_path, FreezeCallback(AutoFreeze(90, intervals=2)), True)
     resumed = resume(tmp_path, FreezeCallback(AutoFreeze(90, intervals=2)), str(tmp_path / "checkpoint-4"))
     assert not moved(weights(whole.model), weights(resumed.model))
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_resumed_without_the_callback_and_then_with_it_again(tmp_path, caplog, restored):
+    """Nothing is broken: the policy starts anew, and the sentence says why and how to continue the earlier one."""
+    settings = {**SETTINGS, "num_train_epochs": 3, "restore_callback_states_from_checkpoint": restored}
+    checkpoint = killed_run(tmp_path, AutoFreeze(90, intervals=2), num_train_epochs=3)
+    make_trainer(tiny_bert(), tmp_path, **settings).train(resume_from_checkpoint=checkpoint)
+    assert "starts anew" not in caplog.text
+    callback = FreezeCallback(AutoFreeze(90, intervals=2))
+    trainer = make_trainer(tiny_bert(), tmp_path, [callback], **settings)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+    assert trainer.state.global_step == 18
+    assert callback.timeline[0].step == 8
+    assert (
+        "checkpoint-8 holds no freezing state, because it was written without a FreezeCallback or freezing.json was "
+        "removed: autofreeze:percentile=90,intervals=2 starts anew. To continue an earlier policy, resume from a "
+        "checkpoint with freezing.json." in caplog.text
+    )
+
+
+def test_a_trainer_that_does_not_save_through_save_model(tmp_path):
+    class Own(Trainer):
+        def _save_checkpoint(self, model, trial):
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            self._save(str(folder))
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_rng_state(str(folder))
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    callbacks = [FreezeCallback(OneMore(3)) for _ in range(2)]
+    make_trainer(tiny_bert(), tmp_path, [callbacks[0]], cls=Own, **SETTINGS).train()
+    resume(tmp_path, callbacks[1], str(tmp_path / "checkpoint-4"))
+    assert callbacks[1].timeline.to_json() == callbacks[0].timeline.to_json()
 
 
 @pytest.mark.parametrize("save_only_model", [False, True])
