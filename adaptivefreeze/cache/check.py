@@ -44,14 +44,12 @@ def check_bypass(
     batch = replace(batch, loss={})
     wide = _widened(batch)
     cuda = [t.device.index or 0 for t in batch.tensors.values() if t.is_cuda][:1]
-    real = batch.real or [slice(None)] * batch.size
     with torch.no_grad(), torch.random.fork_rng(devices=cuda), eval_mode(modules):
         try:
             whole, reached = bypass.learn(forward, wide, boundary)
             _choose_mode(bypass, forward, wide, boundary, whole, reached)
-            rows = torch.cat([_rows(bypass, forward, part, boundary) for part in _halves(batch)])
-            hidden = wide.assemble([rows[i, at] for i, at in enumerate(real)])
-            skipped = bypass.from_boundary(forward, wide, boundary, hidden)
+            rows = [row for part in _halves(batch) for row in _rows(bypass, forward, part, boundary)]
+            skipped = bypass.from_boundary(forward, wide, boundary, wide.assemble(rows))
         except Unsuitable:
             raise
         except Exception as error:  # a model's own code may raise anything when its blocks are skipped
@@ -62,10 +60,10 @@ def check_bypass(
         raise Unsuitable("its output for a row depends on the padding or on the other rows of the batch")
 
 
-def _rows(bypass: Bypass, forward: Callable[..., Any], batch: Batch, boundary: int) -> torch.Tensor:
-    rows = bypass.from_inputs(forward, batch, boundary)
-    check_shape(rows, batch, boundary)
-    return rows
+def _rows(bypass: Bypass, forward: Callable[..., Any], batch: Batch, boundary: int) -> list[torch.Tensor]:
+    hidden = bypass.from_inputs(forward, batch, boundary)
+    check_shape(hidden, batch, boundary)
+    return [batch.row(hidden, index) for index in range(batch.size)]
 
 
 def _halves(batch: Batch) -> list[Batch]:
@@ -103,7 +101,7 @@ def _same_outputs(whole: Any, skipped: Any, batch: Batch, tolerances: Mapping[to
     if isinstance(whole, torch.Tensor):
         rounded = torch.is_autocast_enabled(whole.device.type)
         tolerance = half if rounded else tolerances.get(whole.dtype, half)
-        by_token = whole.shape[:2] == (batch.size, batch.tokens)
+        by_token = whole.shape[:2] == (batch.height, batch.tokens)
         return isinstance(skipped, torch.Tensor) and _equal(whole, skipped, tolerance, batch.real if by_token else None)
     if not isinstance(whole, (tuple, list, dict)):
         return True
@@ -134,7 +132,7 @@ def check_shape(hidden: torch.Tensor, batch: Batch, boundary: int) -> None:
     Raises:
         Unsuitable: If it does not.
     """
-    expected = (batch.size,) if batch.tokens is None else (batch.size, batch.tokens)
+    expected = (batch.height,) if batch.tokens is None else (batch.height, batch.tokens)
     if tuple(hidden.shape[: len(expected)]) != expected:
         raise Unsuitable(f"block {boundary - 2} returns shape {tuple(hidden.shape)} for a batch of shape {expected}")
 

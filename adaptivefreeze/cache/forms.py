@@ -36,7 +36,7 @@ class Stem:
 
     def placeholder(self, args: Sequence[Any], kwargs: Mapping[str, Any], batch: Batch) -> torch.Tensor:
         """Return NaN in the shape that the module would return for these arguments."""
-        sizes = {"batch": batch.size, "tokens": batch.tokens or 0}
+        sizes = {"batch": batch.height, "tokens": batch.tokens or 0}
         shape = [sizes[d] if isinstance(d, str) else d for d in self.shape]
         if self.argument is not None:
             shape[:2] = (args[self.argument] if isinstance(self.argument, int) else kwargs[self.argument]).shape[:2]
@@ -49,11 +49,11 @@ def stem_of(output: Any, args: Sequence[Any], kwargs: Mapping[str, Any], batch: 
         return None
     shape: tuple[int | str, ...] = ("batch", *output.shape[1:])
     if batch.tokens is None:
-        return Stem(None, shape, output.dtype, output.device) if output.shape[0] == batch.size else None
+        return Stem(None, shape, output.dtype, output.device) if output.shape[0] == batch.height else None
     for name, value in _named(args, kwargs):
         if isinstance(value, torch.Tensor) and value.shape[:2] == output.shape[:2]:
             return Stem(name, shape, output.dtype, output.device)
-    if tuple(output.shape[:2]) != (batch.size, batch.tokens):
+    if tuple(output.shape[:2]) != (batch.height, batch.tokens):
         return None
     return Stem(None, ("batch", "tokens", *output.shape[2:]), output.dtype, output.device)
 
@@ -182,7 +182,7 @@ def layout_of(index: int, hidden: torch.Tensor, batch: Batch) -> Layout:
     Raises:
         Unsuitable: If it has no vector for each token of each example.
     """
-    size, tokens, shape = batch.size, batch.tokens, tuple(hidden.shape)
+    size, tokens, shape = batch.height, batch.tokens, tuple(hidden.shape)
     if shape[0] == size and (tokens is None or shape[1:2] == (tokens,)):
         return Layout()
     rest = tuple(range(2, len(shape)))

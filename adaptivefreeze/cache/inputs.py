@@ -12,7 +12,7 @@ from torch import nn
 
 from ..model.blocks import BlockStack
 from .forms import Unsuitable
-from .keys import NESTED, Batch, read_batch
+from .keys import NESTED, PACKING, Batch, read_batch
 
 # Arguments of a model that only its loss uses.
 LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
@@ -40,6 +40,7 @@ class InputReader:
     def __init__(self, model: nn.Module, tower: nn.Module, stack: BlockStack) -> None:
         self.with_padding = False
         self._config = getattr(tower, "config", None)
+        self._main_input = str(getattr(tower, "main_input_name", ""))
         self._parameters = inspect.signature(tower.forward).parameters
         self._states_dropped = _drops_hidden_states(model)
         self._has_experts = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
@@ -60,10 +61,13 @@ class InputReader:
         if self._states_dropped and "output_hidden_states" in given:
             given["output_hidden_states"] = False
         loss = {name: given.pop(name) for name in LOSS_ARGUMENTS if name in given}
+        packing = {name: given.pop(name) for name in PACKING if name in given}
+        if packing and "position_ids" not in given:
+            raise Unsuitable("its examples are packed without position_ids, which say where each begins")
         given = _flat(given)
         tensors = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
         rest = {n: v.item() if isinstance(v, torch.Tensor) else v for n, v in given.items() if n not in tensors}
-        tensors = _expanded(tensors)
+        tensors = _expanded(tensors, self._main_input)
         if any(name == "position_ids" and t.dim() == 3 for name, t in tensors.items()):
             raise Unsuitable("its position_ids have three dimensions, so they are not one row for each example")
         for flag in ("use_cache", "use_mems"):
@@ -78,7 +82,8 @@ class InputReader:
             if not isinstance(value, (bool, int, float, str)):
                 raise Unsuitable(f"its input {name} is a {type(value).__name__}, which has no cache key")
         try:
-            batch = read_batch(tensors, rest, _salt(tensors, rest, variant), with_padding=self.with_padding)
+            salt = _salt(tensors, rest, variant)
+            batch = read_batch(tensors, rest, salt, with_padding=self.with_padding, packing=packing)
         except ValueError as error:
             raise Unsuitable(str(error)) from error
         if self._has_experts and batch.padded:
@@ -113,9 +118,9 @@ def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _expanded(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _expanded(tensors: Mapping[str, torch.Tensor], main: str) -> dict[str, torch.Tensor]:
     """`tensors` with a copy for each example where all examples share one, as positions of shape (1, tokens)."""
-    size = max((t.shape[0] for t in tensors.values()), default=0)
+    size = tensors[main].shape[0] if main in tensors else max((t.shape[0] for t in tensors.values()), default=0)
     return {n: t.expand(size, *t.shape[1:]) if t.shape[0] == 1 and t.dim() > 1 else t for n, t in tensors.items()}
 
 

@@ -89,7 +89,7 @@ class CacheSession:
         self._skip_prefix = self._look_up_and_run if dynamo is None else dynamo.disable(self._look_up_and_run)
         self._tower.forward = functools.update_wrapper(functools.partial(self._forward), self._original)
         self._boundary = 0  # number of frozen leading units to skip
-        self._verified = False  # whether the bypass was checked at this boundary
+        self._verified: set[bool] = set()  # the batches checked at this boundary: packed ones, and others
         self._padding_checked = False  # whether the loss of a padded batch was seen to ignore padding
         self._reentrant = False  # whether the model uses reentrant activation checkpointing
         # The prefix has been skipped in training. Its output is computed as for a row from then on, stored or not.
@@ -187,7 +187,7 @@ class CacheSession:
         if boundary < self._lowest:
             self._lowest = 0
         self._examples = examples
-        self._verified = False
+        self._verified = set()
         self._reentrant = checkpoints_reentrantly(self._model)
         # Misses after rows were dropped do not mean that examples never repeat. Rows with dropout are not carried up.
         if boundary < self._boundary or (self._settings.passes and boundary > self._boundary):
@@ -220,7 +220,10 @@ class CacheSession:
         try:
             if self._storing:
                 self._drop_outdated()
-            if not self._verified or not self._bypass.knows(batch):
+            packed = batch.spans is not None
+            if packed:  # the number of rows of the data set is known, which hold several examples
+                self._examples = None
+            if packed not in self._verified or not self._bypass.knows(batch):
                 try:
                     check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
                 except Unsuitable as reason:
@@ -232,7 +235,7 @@ class CacheSession:
                         check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
                     except Unsuitable:
                         raise reason from None
-                self._verified = True
+                self._verified.add(batch.spans is not None)
             hits = self.stats.hits
             hidden, computing = self._hidden(batch, drawn) if self._storing else (self._run_prefix(batch, drawn), 0.0)
             if not self._padding_checked and training and batch.padded and self.stats.hits > hits:
@@ -274,7 +277,7 @@ class CacheSession:
             if not self._inputs.with_padding and bool(gradient[padding.to(gradient.device)].any()):
                 logger.info("The loss depends on the model's output at padding: cached rows include padding.")
                 self._inputs.with_padding = True
-                self._verified = False
+                self._verified = set()
                 self._store.drop_above(0)
                 self._training_rows = self._training_hits = 0
 
@@ -328,9 +331,8 @@ class CacheSession:
                 self._prefix_seconds += seconds
                 self._prefix_rows += len(indices)
             for position, index in enumerate(indices):
-                row = result[position] if batch.real is None else result[position, batch.real[index]]
-                self._keep(batch.keys[index], row)
-                rows[index] = row
+                rows[index] = part.row(result, position)
+                self._keep(batch.keys[index], rows[index])
             if len(indices) == batch.size:
                 whole = result
         if self._prefix_rows:
@@ -379,7 +381,7 @@ class CacheSession:
                 torch.cuda.default_generators[index].manual_seed(seed)
             result = self._bypass.from_inputs(self._original, example, self._boundary)
         check_shape(result, example, self._boundary)
-        return result[0] if example.real is None else result[0, example.real[0]]
+        return example.row(result, 0)
 
     def _count(self, examples: int, hits: int) -> None:
         self.stats.hits += hits

@@ -151,3 +151,30 @@ def test_a_block_may_take_an_argument_named_index_and_pass_a_bias_on():
     assert train(model, inputs, lambda output: output[0].square().mean(), cache) == plain
     assert cache.stats.disabled_reason is None
     assert (cache.stats.hits, cache.stats.misses) == (16, 8)
+
+
+def _pack(step, lengths):
+    ids = torch.randint(5, 60, (1, sum(lengths)), generator=torch.Generator().manual_seed(step))
+    ends = torch.tensor([0, *lengths]).cumsum(0).int()
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    return {"input_ids": ids, "position_ids": positions, "labels": ids % 3, "cu_seq_lens_q": ends}
+
+
+@pytest.mark.parametrize("lengths", [(4, 5, 3), (7,)], ids=str)
+def test_examples_in_one_row_that_attend_to_each_other_share_a_cached_row(lengths):
+    """BERT does not read in its positions where the next example begins."""
+    model = tiny_bert()
+    plain = train(twin(model), lambda step: _pack(step, lengths), lambda output: output.loss)
+    cache = PrefixCache()
+    assert train(model, lambda step: _pack(step, lengths), lambda output: output.loss, cache) == plain
+    assert (cache.stats.disabled_reason, cache.stats.misses, cache.stats.hits) == (None, 2, 4)
+
+
+def test_packs_without_positions_are_not_cached():
+    def inputs(step):
+        return {name: value for name, value in _pack(step, (4, 5)).items() if name != "position_ids"}
+
+    cache = PrefixCache()
+    losses_seen = train(tiny_bert(), inputs, lambda output: output.loss, cache)
+    assert losses_seen == train(tiny_bert(), inputs, lambda output: output.loss)
+    assert "packed without position_ids" in cache.stats.disabled_reason

@@ -17,6 +17,18 @@ def padded(rows, width, left=False):
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def packed(rows):
+    """The rows in one, as the collator of TRL joins them, and the arguments for attention kernels."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ends = torch.cat([torch.zeros(1), lengths.cumsum(0)]).int()
+    tensors = {
+        "input_ids": torch.tensor([[token for row in rows for token in row]]),
+        "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
+    }
+    index = torch.repeat_interleave(torch.arange(len(rows), dtype=torch.int32), lengths)[None]
+    return tensors, {"cu_seq_lens_q": ends, "max_length_q": int(lengths.max()), "seq_idx": index}
+
+
 def keys(tensors, rest=None, salt=b""):
     return read_batch(tensors, rest or {}, salt).keys
 
@@ -59,3 +71,31 @@ def test_a_part_of_a_batch_keeps_its_keys():
     assert batch.select([1]).keys == (batch.keys[1],)
     assert batch.padded
     assert not read_batch(padded([[1, 2], [3, 4]], 2), {}, b"").padded
+
+
+@given(sentences.filter(lambda rows: len(rows) > 1), st.data())
+@settings(deadline=None)
+def test_packed_examples_keep_their_keys_and_rows_in_other_packs(rows, data):
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(rows) - 1), min_size=2)))
+    tensors, packing = packed(rows)
+    batch = read_batch(tensors, {}, b"", packing=packing)
+    assert (batch.size, batch.height, batch.padded) == (len(rows), 1, False)
+    hidden = tensors["input_ids"][..., None] * torch.ones(3)
+    assert [batch.row(hidden, index)[:, 0].tolist() for index in range(len(rows))] == rows
+    part = batch.select(chosen)
+    tensors, packing = packed([rows[index] for index in chosen])
+    alone = read_batch(tensors, {}, b"", packing=packing)
+    assert part.keys == alone.keys == tuple(batch.keys[index] for index in chosen)
+    assert part.spans == alone.spans
+    expected, found = alone.arguments(), part.arguments()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(torch.as_tensor(found[name]), torch.as_tensor(expected[name])) for name in expected)
+    gathered = part.assemble([batch.row(hidden, index) for index in chosen])
+    assert torch.equal(gathered[..., 0], tensors["input_ids"].float())
+
+
+def test_a_row_without_restarting_positions_is_one_example():
+    ids, positions = torch.tensor([[5, 6, 7]]), torch.arange(3)[None]
+    assert read_batch({"input_ids": ids, "position_ids": positions}, {}, b"").spans is None
+    both = {"input_ids": ids.repeat(2, 1), "position_ids": torch.tensor([[0, 1, 0]]).repeat(2, 1)}
+    assert read_batch(both, {}, b"").spans is None
