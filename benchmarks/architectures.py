@@ -425,7 +425,7 @@ def check_cache(config_class: type, model_class: type, examples: list[dict[str, 
     runs = []
     for cache in (False, True):
         model = build(config_class, model_class)
-        callback = FreezeCallback(BottomUp(1), cache=cache, eval_frozen=True, tower=tower)
+        callback = FreezeCallback(BottomUp(1), cache=cache, eval_frozen=True, tower=tower, quiet=True)
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder, num_train_epochs=4, per_device_train_batch_size=BATCH, learning_rate=1e-3, report_to="none",

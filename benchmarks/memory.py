@@ -74,7 +74,7 @@ def run(spec: str, options: argparse.Namespace) -> dict[str, int]:
             model=model,
             args=arguments,
             train_dataset=Tokens(options.batch_size * options.steps, options.length),
-            callbacks=[FreezeCallback(spec), state],
+            callbacks=[FreezeCallback(spec, quiet=True), state],
         )
         with PeakMemory(torch.device(options.device)) as peak:
             trainer.train()

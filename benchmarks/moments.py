@@ -70,7 +70,7 @@ def main() -> None:
         for k in options.depths:
             for variant in (FRESH, KEPT):
                 if (k, seed, variant) not in rows:
-                    callback = FreezeCallback(MiddleThird(k, variant == KEPT))
+                    callback = FreezeCallback(MiddleThird(k, variant == KEPT), quiet=True)
                     rows.add(k, seed, variant, final_f1(task, seed, settings, callback))
     lines = [
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, "

@@ -52,7 +52,9 @@ def main() -> None:
             for variant in options.variants:
                 if (k, seed, variant) not in rows:
                     kwargs = VARIANTS[variant]
-                    callback = FreezeCallback(BottomUp(k), cache=False if kwargs is None else PrefixCache(**kwargs))
+                    callback = FreezeCallback(
+                        BottomUp(k), cache=False if kwargs is None else PrefixCache(**kwargs), quiet=True
+                    )
                     rows.add(k, seed, variant, final_f1(task, seed, settings, callback))
     lines = [
         f"{Path(options.dataset).name}, {task.train_examples} training examples, {options.epochs:g} epochs, "

@@ -78,7 +78,7 @@ def main() -> None:
     torch.manual_seed(0)
     ids = torch.randint(5, 2000, (256, 32))
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row % 9} for row in ids]
-    freezing = FreezeCallback("nothing", cache=True)
+    freezing = FreezeCallback("nothing", cache=True, quiet=True)
     moves = Moves(freezing, options.every)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

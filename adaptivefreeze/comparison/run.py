@@ -83,7 +83,7 @@ def run_scenario(
         arguments = settings.arguments(folder, seed)
         clock = StepTimer(arguments.device, EnergyMeter.of(arguments.device))
         curve = ValidationCurve(clock)
-        freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False)
+        freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False, quiet=True)
         limit = TimeLimit(clock, stop_after)
         callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit, InterruptCheck()]
         if on_step is not None:
@@ -186,7 +186,7 @@ def warm_up(task: Task, settings: StudySettings) -> None:
             arguments = settings.arguments(folder, seed=0)
             arguments.max_steps = WARM_UP_STEPS
             arguments.eval_strategy = arguments.save_strategy = "no"
-            _trainer(task, 0, arguments, [FreezeCallback(Nothing())]).train()
+            _trainer(task, 0, arguments, [FreezeCallback(Nothing(), quiet=True)]).train()
     except (RuntimeError, MemoryError, ValueError) as error:
         logger.warning("The warm-up failed (%s): the time of the first run includes start-up costs.", error)
     release_memory()

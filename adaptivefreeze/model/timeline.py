@@ -36,6 +36,10 @@ class Timeline:
         >>> timeline.record(50, FreezeMask.first(4, 2), "two blocks have converged")
         >>> str(timeline.at(49)), str(timeline.at(50))
         ('- | embeddings 0-3 head', 'embeddings+0-1 | 2-3 head')
+        >>> timeline
+        from step  frozen | trainable         reason
+                0  - | embeddings 0-3 head    start
+               50  embeddings+0-1 | 2-3 head  two blocks have converged
     """
 
     def __init__(self, changes: Sequence[Change] = ()) -> None:
@@ -103,5 +107,13 @@ class Timeline:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Timeline) and self._changes == other._changes
+
+    def __repr__(self) -> str:
+        if not self._changes:
+            return "Timeline()"
+        rows = [("from step", "frozen | trainable", "reason")]
+        rows += [(f"{change.step:,}", str(change.mask), change.reason) for change in self._changes]
+        first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+        return "\n".join(f"{step:>{first}}  {mask:<{second}}  {why}".rstrip() for step, mask, why in rows)
 
     __hash__ = None  # type: ignore[assignment]  # mutable

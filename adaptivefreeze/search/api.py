@@ -177,7 +177,7 @@ class TrainerObjective(Objective):
     def _measure(self, trainer: Trainer, policy: Policy) -> Measurement:
         clock = StepTimer(trainer.args.device, EnergyMeter.of(trainer.args.device))
         trainer.callback_handler.callbacks.insert(0, clock.opening)  # times whatever the other callbacks do in a step
-        trainer.add_callback(FreezeCallback(policy, cache=self.cache or False, tower=self._tower))
+        trainer.add_callback(FreezeCallback(policy, cache=self.cache or False, tower=self._tower, quiet=True))
         trainer.add_callback(clock.closing)
         held = self._held(policy)
         with PeakMemory(trainer.args.device) as peak:

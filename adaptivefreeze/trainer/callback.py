@@ -20,6 +20,7 @@ from ..model.mask import FreezeMask
 from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
 from ..policies import Policy, parse_policy
+from .announcer import Announcer, add_to_model_card
 from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
 from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding
 from .gradient_guard import GradientGuard
@@ -36,6 +37,7 @@ from .hooks import (
 )
 from .precision import warn_slow_precision
 from .run import FreezingRun
+from .summary import RunMeter, RunSummary
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,10 @@ logger = logging.getLogger(__name__)
 class FreezeCallback(TrainerCallback):
     """Freezes a model by a policy, from the first step of `Trainer.train()` to the last.
 
-    During and after training, `mask`, `timeline`, `stack` and `summary()` show what is frozen, and when it changed.
-    Every log line of the Trainer gains the values of `summary()`. Checkpoints hold the state of freezing, and a
-    resumed run continues exactly.
+    One line at the start says what is frozen, and what that is predicted to save. One line for each change gives its
+    reason. A summary follows at the end. Every log line of the Trainer gains the values of `log_values()`. During and
+    after training, `mask`, `timeline`, `stack` and `summary()` show what is frozen, and when it changed. Checkpoints
+    hold the state of freezing, and a resumed run continues exactly.
 
     Example:
         ```python
@@ -66,6 +69,9 @@ class FreezeCallback(TrainerCallback):
             are restored after an exception in any case. If False, the last mask stays in force after training.
         eval_frozen: Whether frozen units run in evaluation mode, that is, without dropout.
         tower: The tower to freeze in a model with several, as in `find_blocks`.
+        quiet: Whether nothing is written to the console. The messages have level INFO, on loggers below
+            `adaptivefreeze`, and are shown unless that logger has a level of its own.
+        model_card: Whether the model card that the Trainer writes gets a section about freezing.
 
     Raises:
         RequestError: For wrong arguments. At the start of training, before the first step, also for a policy that
@@ -87,8 +93,11 @@ class FreezeCallback(TrainerCallback):
         restore: bool = True,
         eval_frozen: bool = False,
         tower: str | None = None,
+        quiet: bool = False,
+        model_card: bool = False,
     ) -> None:
-        for name, flag in (("restore", restore), ("eval_frozen", eval_frozen)):
+        flags = {"restore": restore, "eval_frozen": eval_frozen, "quiet": quiet, "model_card": model_card}
+        for name, flag in flags.items():
             if not isinstance(flag, bool):
                 raise RequestError(f"{name} must be True or False, not {flag!r}.")
         if not isinstance(cache, (bool, PrefixCache)):
@@ -102,7 +111,11 @@ class FreezeCallback(TrainerCallback):
         self._restore = restore
         self._eval_frozen = eval_frozen
         self._tower = tower
+        self._quiet = quiet
+        self._model_card = model_card
         self._run: FreezingRun | None = None
+        self._announcer: Announcer | None = None
+        self._meter: RunMeter | None = None
         self._gradient_guard: GradientGuard | None = None
         self._state_written = False
         self._patches = Patches()
@@ -135,7 +148,17 @@ class FreezeCallback(TrainerCallback):
         """Stop freezing and restore the user's flags. Does nothing when no training runs."""
         self._end(restore=True)
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> RunSummary | None:
+        """Return what was frozen when, and what that saved, in the current or last training. None before the first.
+
+        Example:
+            ```python
+            print(callback.summary())
+            ```
+        """
+        return None if self._meter is None else self._meter.summary()
+
+    def log_values(self) -> dict[str, float]:
         """Return what is frozen, and what the cache has done, as in the log lines of the Trainer.
 
         Returns:
@@ -148,20 +171,26 @@ class FreezeCallback(TrainerCallback):
         mask = self.mask
         if self.stack is None or mask is None:
             return {}
-        summary: dict[str, float] = {
+        values: dict[str, float] = {
             "freeze/frozen_blocks": len(mask.blocks),
             "freeze/frozen_fraction": self.stack.frozen_fraction(mask),
             "freeze/trainable_parameters": self.stack.trainable_parameters(mask),
         }
         if self.cache is not None:
             stats = self.cache.stats
-            summary |= {
+            values |= {
                 "freeze/cache_hit_rate": stats.hit_rate,
                 "freeze/cache_bytes": stats.memory_bytes + stats.disk_bytes,
                 "freeze/cache_seconds_saved": stats.seconds_saved,
                 "freeze/cache_seconds_spent": stats.seconds_spent,
             }
-        return summary
+        return values
+
+    def __repr__(self) -> str:
+        return f"FreezeCallback({str(self.policy)!r}, cache={self.cache is not None})"
+
+    def __str__(self) -> str:
+        return f"{self!r}: {self.summary() or 'not trained yet'}"
 
     # Events of the Trainer
 
@@ -169,6 +198,9 @@ class FreezeCallback(TrainerCallback):
         trainer = running_trainer()
         if trainer is not None:
             self._guard(trainer)
+            if self._model_card:
+                write = functools.partial(add_to_model_card, trainer, self.summary)
+                self._patches.replace(trainer, "create_model_card", write, permanent=True)
             before_wrapping(self._patches, trainer, self._prepare_sharding)
 
     def on_train_begin(
@@ -196,6 +228,8 @@ class FreezeCallback(TrainerCallback):
     ) -> None:
         if self._run is not None and self._run.runner is not None:
             self._run.runner.begin_step(state.global_step)
+        if self._announcer is not None:
+            self._announcer.meter.begin_step()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -216,14 +250,18 @@ class FreezeCallback(TrainerCallback):
             self._run.runner.optimizer_stepped(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._run is not None:
+        if self._run is not None and self._announcer is not None:
+            self._announcer.meter.end_step(state.global_step, kwargs.get("optimizer"))
             control.should_training_stop |= self._run.end_step(state.global_step, kwargs.get("lr_scheduler"))
+            self._announcer.announce_change(args, state, control, self.log_values)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._run is not None and self._run.runner is not None:
             metrics = self._run.runner.add_metrics(kwargs.get("metrics") or {}, state.global_step)
             if metrics is not None:
                 control.should_training_stop |= self._run.decide(state.global_step, metrics)
+                if self._announcer is not None:
+                    self._announcer.announce_change(args, state, control, self.log_values)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._run is not None:
@@ -234,7 +272,10 @@ class FreezeCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        announcer = self._announcer
         self._end(restore=self._restore)
+        if announcer is not None:
+            announcer.end()
 
     def _begin(
         self,
@@ -264,9 +305,12 @@ class FreezeCallback(TrainerCallback):
             saved=load_run(resumed_checkpoint(), self.policy, depth=stack.depth) if state.global_step else None,
         )
         self.stack, self.timeline = stack, run.timeline
+        self._announcer = announcer = Announcer(run, self.cache, trainer, args, state, quiet=self._quiet)
+        self._meter = announcer.meter
         self._state_written = False
         warn_slow_precision(args, model)
         if trainer is not None:
+            self._patches.replace(trainer, "compute_loss", announcer.compute_loss)
             self._gradient_guard = GradientGuard(trainer, model, run)
             self._patches.replace(trainer, "compute_loss", self._gradient_guard.compute_loss)
         runner = run.runner
@@ -352,11 +396,11 @@ class FreezeCallback(TrainerCallback):
                 saved.save(folder)
 
     def _log_with_summary(self, original: Callable[..., Any], logs: dict[str, float], *args: Any, **kwargs: Any) -> Any:
-        return original({**logs, **self.summary()}, *args, **kwargs)
+        return original({**logs, **self.log_values()}, *args, **kwargs)
 
     def _end(self, *, restore: bool) -> None:
         self._patches.remove()
-        self._gradient_guard = None
+        self._gradient_guard = self._announcer = None
         if self._run is not None:
             run, self._run = self._run, None
             run.close(restore=restore)

@@ -62,7 +62,7 @@ class FreezingRun:
         self.stack = stack
         self.plan = plan
         self.runner: PolicyRunner | None = None
-        self._model = model
+        self.model = model
         self._cache = cache
         self._eval_frozen = eval_frozen
         self._session: CacheSession | None = None
@@ -229,7 +229,7 @@ class FreezingRun:
         if self.learning_rates:
             self.freezer.scale_learning_rates(self.learning_rates)
         if isinstance(self.policy, AdaptivePolicy):
-            self.runner = PolicyRunner(self.policy, self._model, self.stack, self.plan)
+            self.runner = PolicyRunner(self.policy, self.model, self.stack, self.plan)
             self.runner.load(tensors)
         if saved is not None and saved.settings != self.settings():
             logger.warning(
@@ -242,7 +242,7 @@ class FreezingRun:
 
     def _start_cache(self, cache: PrefixCache, mask: FreezeMask, step: int, saved: SavedRun | None) -> None:
         epoch = int(step // self.plan.steps_per_epoch) if self.plan.steps_per_epoch else 0
-        self._session = CacheSession(cache, self._model, self.stack, seed=self.plan.seed, epoch=epoch)
+        self._session = CacheSession(cache, self.model, self.stack, seed=self.plan.seed, epoch=epoch)
         if saved is not None and saved.settings["cache"] == cache.to_json():
             self._session.resume(mask, saved.cache, examples=self.plan.examples)
             return

@@ -41,3 +41,13 @@ def test_history_is_not_rewritten():
     assert timeline[-1].mask == ONE
     with pytest.raises(LookupError, match="nothing was recorded"):
         Timeline().at(0)
+
+
+def test_it_is_shown_as_a_table():
+    assert repr(example()).splitlines() == [
+        "from step  frozen | trainable         reason",
+        "        0  - | embeddings 0-3 head    start",
+        "       10  embeddings+0 | 1-3 head    slow",
+        "       25  embeddings+0-1 | 2-3 head  slower",
+    ]
+    assert repr(Timeline()) == "Timeline()"

@@ -108,9 +108,9 @@ def test_every_log_line_contains_the_summary(tmp_path):
 )
 def test_frozen_blocks_are_blocks_frozen_whole_at_any_position(tmp_path, policy, blocks):
     callback = FreezeCallback(policy)
-    assert callback.summary() == {}
+    assert callback.log_values() == {}
     make_trainer(tiny_bert(), tmp_path, [callback], max_steps=1).train()
-    assert callback.summary()["freeze/frozen_blocks"] == blocks
+    assert callback.log_values()["freeze/frozen_blocks"] == blocks
 
 
 def test_mask_timeline_and_stack_after_training(tmp_path):
