@@ -47,6 +47,7 @@ class CacheSession:
         stack: Its units.
         seed: Seed of the dropout in rows, if the cache stores several per example.
         epoch: Number of the next pass over the data, counted from 0.
+        partial: Whether the next pass begins in its middle, because the run is resumed there.
 
     Attributes:
         stats: Statistics of this run.
@@ -67,7 +68,14 @@ class CacheSession:
     """
 
     def __init__(
-        self, cache: PrefixCache, model: nn.Module, stack: BlockStack, *, seed: int = 0, epoch: int = 0
+        self,
+        cache: PrefixCache,
+        model: nn.Module,
+        stack: BlockStack,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        partial: bool = False,
     ) -> None:
         self.stats = CacheStats()
         self.paused = False
@@ -100,6 +108,11 @@ class CacheSession:
         self._epoch = epoch - 1
         self._examples: int | None = None
         self._training_rows = self._training_hits = 0
+        # An example may be several texts (pairs, triplets): rows are counted in the tower, over a whole pass.
+        self._pass_begins: int | None = None  # the value of _training_rows when the pass began, if it is whole
+        self._pass_rows: int | None = None  # rows in a whole pass
+        self._passes_counted = False
+        self._partial = partial
         self._prefix_seconds, self._prefix_rows = 0.0, 0
         if is_sharded(model):
             self._stop_skipping(
@@ -161,6 +174,11 @@ class CacheSession:
     def next_epoch(self) -> None:
         """Start a new pass over the data. All values of the frozen prefix are compared with those the rows are from."""
         self._epoch += 1
+        if self._pass_begins is not None:
+            self._pass_rows = self._training_rows - self._pass_begins
+        whole = self._boundary and self._storing and not self._partial
+        self._pass_begins = self._training_rows if whole else None
+        self._passes_counted, self._partial = True, False
         if self._boundary and self._storing:
             self._drop_outdated(refresh=True)
 
@@ -191,7 +209,7 @@ class CacheSession:
         self._reentrant = checkpoints_reentrantly(self._model)
         # Misses after rows were dropped do not mean that examples never repeat. Rows with dropout are not carried up.
         if boundary < self._boundary or (self._settings.passes and boundary > self._boundary):
-            self._training_rows = self._training_hits = 0
+            self._forget_lookups()
         self._boundary = boundary
         return boundary
 
@@ -279,7 +297,7 @@ class CacheSession:
                 self._inputs.with_padding = True
                 self._verified = set()
                 self._store.drop_above(0)
-                self._training_rows = self._training_hits = 0
+                self._forget_lookups()
 
         for value in values:
             if isinstance(value, torch.Tensor) and value.requires_grad and value.shape[:2] == padding.shape:
@@ -390,6 +408,11 @@ class CacheSession:
             self._training_rows += examples
             self._training_hits += hits
 
+    def _forget_lookups(self) -> None:
+        """Count lookups anew, because rows were dropped."""
+        self._training_rows = self._training_hits = 0
+        self._pass_begins = None
+
     # Outdated rows, and disabling
 
     def _drop_outdated(self, *, refresh: bool = False) -> None:
@@ -398,7 +421,10 @@ class CacheSession:
             logger.warning("The values of a frozen unit changed: the cached rows computed from them are dropped.")
 
     def _disable_if_useless(self) -> None:
-        enough = 1.25 * max(1, self._settings.passes) * (self._examples or _ASSUMED_EXAMPLES)
+        once = self._examples or _ASSUMED_EXAMPLES
+        if self._examples and self._passes_counted:
+            once = self._pass_rows or sys.maxsize  # not before a whole pass has been counted
+        enough = 1.25 * max(1, self._settings.passes) * once
         if self._training_rows > enough and self._training_hits < _USEFUL_SHARE * self._training_rows:
             self._disable("hardly any example is found again (do the inputs change every epoch?)", final=True)
         elif self._examples and self._store.refused and len(self._store) < _USEFUL_SHARE * self._examples:

@@ -241,8 +241,10 @@ class FreezingRun:
             self._start_cache(self._cache, mask, step, saved)
 
     def _start_cache(self, cache: PrefixCache, mask: FreezeMask, step: int, saved: SavedRun | None) -> None:
-        epoch = int(step // self.plan.steps_per_epoch) if self.plan.steps_per_epoch else 0
-        self._session = CacheSession(cache, self.model, self.stack, seed=self.plan.seed, epoch=epoch)
+        epoch, steps = divmod(step, self.plan.steps_per_epoch) if self.plan.steps_per_epoch else (0, 0)
+        self._session = CacheSession(
+            cache, self.model, self.stack, seed=self.plan.seed, epoch=int(epoch), partial=steps > 0
+        )
         if saved is not None and saved.settings["cache"] == cache.to_json():
             self._session.resume(mask, saved.cache, examples=self.plan.examples)
             return
