@@ -16,6 +16,7 @@ from .keys import NESTED, PACKING, Batch, read_batch
 
 # Arguments of a model that only its loss uses.
 LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
+STATES = "output_hidden_states"  # True for those of all blocks, or the indices of some
 
 try:
     from transformers.backbone_utils import filter_output_hidden_states
@@ -43,6 +44,7 @@ class InputReader:
         self._main_input = str(getattr(tower, "main_input_name", ""))
         self._parameters = inspect.signature(tower.forward).parameters
         self._states_dropped = _drops_hidden_states(model)
+        self._depth = stack.depth
         self._has_experts = any(p.use == "expert" for unit in stack.units for p in unit.parameters)
 
     def read(self, args: Sequence[Any], kwargs: Mapping[str, Any], variant: object = None) -> Batch:
@@ -58,8 +60,8 @@ class InputReader:
         """
         given = dict(zip(self._parameters, args, strict=False)) | dict(kwargs)
         given = {name: value for name, value in given.items() if value is not None}
-        if self._states_dropped and "output_hidden_states" in given:
-            given["output_hidden_states"] = False
+        if self._states_dropped and STATES in given:
+            given[STATES] = False
         loss = {name: given.pop(name) for name in LOSS_ARGUMENTS if name in given}
         packing = {name: given.pop(name) for name in PACKING if name in given}
         if packing and "position_ids" not in given:
@@ -73,13 +75,13 @@ class InputReader:
         for flag in ("use_cache", "use_mems"):
             if flag in self._parameters:
                 rest.setdefault(flag, False)
-        for flag in ("output_hidden_states", "output_attentions"):
-            if given.get(flag, getattr(self._config, flag, False)):
-                raise Unsuitable("the hidden states or attentions of all blocks are requested")
+        states = given.get(STATES, getattr(self._config, STATES, False))
+        if states is True or given.get("output_attentions", getattr(self._config, "output_attentions", False)):
+            raise Unsuitable("the hidden states or attentions of all blocks are requested")
         if any(t.requires_grad for t in tensors.values()):
             raise Unsuitable("its inputs require gradients")
         for name, value in rest.items():
-            if not isinstance(value, (bool, int, float, str)):
+            if not isinstance(value, (bool, int, float, str)) and name != STATES:
                 raise Unsuitable(f"its input {name} is a {type(value).__name__}, which has no cache key")
         try:
             salt = _salt(tensors, rest, variant)
@@ -88,7 +90,15 @@ class InputReader:
             raise Unsuitable(str(error)) from error
         if self._has_experts and batch.padded:
             raise Unsuitable("its experts share their work between real tokens and padding")
-        return replace(batch, loss=loss)
+        return replace(batch, loss=loss, deepest=_lowest_state(states, self._depth))
+
+
+def _lowest_state(requested: Any, depth: int) -> int | None:
+    """The boundary of the lowest of the requested hidden states: state 0 is the output of the embeddings."""
+    if requested is False:
+        return None
+    indices = [requested] if isinstance(requested, int) else requested
+    return 1 + min(index % (depth + 1) for index in indices)
 
 
 def _drops_hidden_states(model: nn.Module) -> bool:

@@ -34,6 +34,7 @@ class Batch:
         spans: Where each example is if they are packed, one after the other, into one row. The tensors then have a
             first dimension of 1.
         packing: The arguments that repeat `spans`. They have no part in the keys.
+        deepest: The boundary of the lowest hidden state that the call requests, or None. A deeper one would skip it.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -44,6 +45,7 @@ class Batch:
     loss: Mapping[str, object] = field(default_factory=dict)
     spans: tuple[slice, ...] | None = None
     packing: Mapping[str, object] = field(default_factory=dict)
+    deepest: int | None = None
 
     @property
     def size(self) -> int:

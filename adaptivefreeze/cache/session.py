@@ -213,6 +213,16 @@ class CacheSession:
         self._boundary = boundary
         return boundary
 
+    def _lower_boundary(self, deepest: int | None) -> None:
+        """Keep a hidden state that the model around the tower reads (LLaVA) out of the skipped units."""
+        if deepest is None or deepest >= self._boundary:
+            return
+        if deepest < 2:
+            raise Unsuitable("the output of its embeddings is requested")
+        self._boundary = deepest
+        self._store.drop_above(deepest)
+        self._verified = set()
+
     # One forward pass of the tower
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -231,6 +241,7 @@ class CacheSession:
         variant = (self._seed, self._epoch % self._settings.passes) if drawn else None
         try:
             batch = self._inputs.read(args, kwargs, variant)
+            self._lower_boundary(batch.deepest)
         except Unsuitable as reason:
             if training:  # a single evaluation may need the whole pass; a training step will need it again
                 self._stop_skipping(str(reason))
