@@ -249,10 +249,7 @@ class CacheSession:
         try:
             if self._storing:
                 self._drop_outdated()
-            packed = batch.spans is not None
-            if packed:  # the number of rows of the data set is known, which hold several examples
-                self._examples = None
-            if packed not in self._verified or not self._bypass.knows(batch):
+            if (batch.spans is not None) not in self._verified or not self._bypass.knows(batch):
                 try:
                     check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
                 except Unsuitable as reason:
