@@ -18,10 +18,11 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from training import BLOCKS, Sentences, make_trainer, tiny_bert
 from transformers import TrainerCallback
 
-from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Policy
+from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Policy, RequestError
 from adaptivefreeze.model.sharding import reshard
 
 CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
@@ -36,6 +37,14 @@ CASES: dict[str, tuple[Policy | str, dict[str, Any], dict[str, Any]]] = {
     "autofreeze": ("autofreeze:intervals=2", {}, {}),
     "validation": ("validation:threshold=0,cooldown=0", {}, {"eval_strategy": "steps", "eval_steps": 1}),
     "saved": ("autofreeze:intervals=2", {}, {"save_strategy": "steps", "save_steps": 9}),
+    "unused pooler": (BottomUp(2), {}, {}),
+    # Refused before the first optimizer step.
+    "static graph": ("autofreeze:intervals=2", {}, {"ddp_static_graph": True}),
+    "no search, frozen": (BottomUp(2), {}, {"ddp_find_unused_parameters": False}),
+    "no search, moving": ("autofreeze:intervals=2", {}, {"ddp_find_unused_parameters": False}),
+    "added late": (BottomUp(2), {}, CHECKPOINTING),
+    "reentrant": (BottomUp(2), {}, {**CHECKPOINTING, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
+    "lost gradients": (BottomUp(2), {}, {}),
 }
 
 
@@ -61,6 +70,24 @@ class Deeper(TrainerCallback):
             self.freezing.move(FreezeMask.first(BLOCKS, 3), "planned", state)
 
 
+def checkpoint_by_hand(model: Any) -> None:
+    """Make each block checkpoint reentrantly, in a way that transformers does not know of."""
+    for layer in model.bert.encoder.layer:
+        forward = layer.forward
+        layer.forward = lambda hidden, *args, _forward=forward, **kwargs: checkpoint(
+            lambda h: _forward(h, *args, **kwargs), hidden, use_reentrant=True
+        )
+
+
+def refusal(name: str, folder: Path, **settings: Any) -> str:
+    """The sentence with which the case is refused, or an empty string."""
+    try:
+        train(name, folder, **settings)
+    except RequestError as error:
+        return str(error)
+    return ""
+
+
 def allow_fsdp_on_cpu() -> None:
     """Make accelerate shard on CPU. It shards on accelerators only, and silently falls back to DDP on a CPU."""
     original = AcceleratorState.__init__
@@ -82,8 +109,13 @@ def train(name: str, folder: Path, *, resume: bool = False, **settings: Any) -> 
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+    if name == "unused pooler":
+        model.bert.pooler = nn.Linear(16, 16)
+    if name == "lost gradients":
+        checkpoint_by_hand(model)
     freezing = FreezeCallback(policy, **options)
     callbacks = [freezing, Deeper(freezing)] if name in ("moved", "cached") else [freezing]
+    callbacks = [] if name == "added late" else callbacks
     trainer = make_trainer(
         model,
         folder / name,
@@ -100,6 +132,8 @@ def train(name: str, folder: Path, *, resume: bool = False, **settings: Any) -> 
         },
     )
     trainer.eval_dataset = FullSentences()
+    if name == "added late":
+        trainer.add_callback(freezing)
     trainer.train(resume_from_checkpoint=str(folder / name / "checkpoint-9") if resume else None)
     reshard(trainer.model)
     parameters = dict(trainer.model.named_parameters())
@@ -116,10 +150,12 @@ def main() -> None:
     sharded = cases[0] == "fsdp" or "ACCELERATE_USE_FSDP" in os.environ
     allow_fsdp_on_cpu()
     settings: dict[str, Any] = {"ddp_backend": "gloo", **(FSDP if cases[0] == "fsdp" else {})}
-    results = {name: train(name, Path(folder), **settings) for name in cases if name != "fsdp"}
+    refused = list(CASES)[list(CASES).index("static graph") :]
+    results = {name: train(name, Path(folder), **settings) for name in cases if name not in ("fsdp", *refused)}
     if "saved" in cases:
         results["resumed"] = train("saved", Path(folder), resume=True, **settings)
     assert {name: result["sharded"] for name, result in results.items()} == dict.fromkeys(results, sharded)
+    results |= {name: refusal(name, Path(folder), **settings) for name in cases if name in refused}
     torch.save(results, Path(folder) / f"results.{os.environ['RANK']}")
     torch.distributed.destroy_process_group()
     # Without the teardown of the interpreter: at times a thread of torch's own is still there when static objects are

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import Trainer
 
 from ..errors import RequestError
@@ -116,7 +117,7 @@ class GradientGuard:
 
     def _names_with_gradient(self, loss: Callable[[], Any]) -> set[str]:
         """Run the batch forward and backward, and return the parameters that get a gradient."""
-        with self._undisturbed(), self._run.unobserved():
+        with self._undisturbed(), self._run.unobserved(), _stand_ins(self._model, self._trainer.model_wrapped):
             with self._trainer.compute_loss_context_manager():
                 value = loss()
             value = value[0] if isinstance(value, tuple) else value
@@ -141,3 +142,24 @@ class GradientGuard:
                 for buffer, before in buffers:
                     if not torch.equal(buffer, before):
                         buffer.copy_(before)
+
+
+@contextmanager
+def _stand_ins(model: nn.Module, wrapped: nn.Module) -> Iterator[None]:
+    """Under DDP, let parameters that share their values stand in for those of `model`.
+
+    DDP takes note of every parameter that gets a gradient, also in a backward pass that it does not know of, and then
+    fails in the next step.
+    """
+    if not any(isinstance(module, DistributedDataParallel) for module in wrapped.modules()):
+        yield
+        return
+    replaced = [(m._parameters, name, p) for m in model.modules() for name, p in m._parameters.items() if p is not None]
+    stand_ins = {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for _, _, p in replaced}
+    try:
+        for parameters, name, parameter in replaced:
+            parameters[name] = stand_ins[id(parameter)]
+        yield
+    finally:
+        for parameters, name, parameter in replaced:
+            parameters[name] = parameter

@@ -5,6 +5,7 @@ rest is the code that runs on GPUs.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 from distributed_cases import train
+from torch.nn.parallel import DistributedDataParallel
 from training import make_trainer, tiny_bert
 
 from adaptivefreeze import FreezeCallback
 from adaptivefreeze.errors import RequestError
+from adaptivefreeze.trainer.distributed import refuse_ddp
 
 SCRIPT = Path(__file__).parents[1] / "distributed_cases.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+DDP = ["moved", "cached", "checkpointing", "egeria", "unused pooler"]
+REFUSED = {
+    "static graph": "static graph requires that the same parameters train .* unset ddp_static_graph",
+    "no search, frozen": "frozen ones have none: set ddp_find_unused_parameters=True",
+    "no search, moving": "frozen ones have none: set ddp_find_unused_parameters=True",
+    "added late": "frozen ones have none: set ddp_find_unused_parameters=True",
+    "reentrant": "reentrant activation checkpointing does not work with DDP",
+    "lost gradients": "32 parameters that should train get no gradient while",
+}
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
 
@@ -56,14 +68,33 @@ def check(both, name, expected):
 
 @pytest.fixture(scope="module")
 def ddp(tmp_path_factory):
-    return launch(TORCHRUN, tmp_path_factory.mktemp("ddp"), "moved", "cached", "checkpointing", "egeria")
+    return launch(TORCHRUN, tmp_path_factory.mktemp("ddp"), *DDP, *REFUSED)
 
 
-@pytest.mark.parametrize("name", ["moved", "cached", "checkpointing", "egeria"])
+@pytest.mark.parametrize("name", DDP)
 def test_ddp_trains_and_decides_as_one_process(ddp, alone, name):
     check(ddp, name, alone(name))
     masks = {mask for _, mask, _ in ddp[0][name]["timeline"]}
-    assert len(masks) > 1 or name == "checkpointing"
+    assert len(masks) > 1 or name in ("checkpointing", "unused pooler")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_ddp_refuses_before_the_first_step(ddp, name):
+    """In both processes, so that neither waits for the other. The gradient guard refuses the last one."""
+    for result in ddp:
+        assert re.search(REFUSED[name], result[name]), result[name]
+
+
+def test_a_static_graph_allows_a_mask_that_stays(tmp_path, monkeypatch):
+    """By its configuration alone."""
+    trainer = make_trainer(tiny_bert(), tmp_path)
+    wrapped = object.__new__(DistributedDataParallel)
+    torch.nn.Module.__init__(wrapped)
+    wrapped.static_graph, wrapped.find_unused_parameters = True, False
+    monkeypatch.setattr(trainer, "model_wrapped", wrapped)
+    refuse_ddp(trainer, trainer.model, moves=False)
+    with pytest.raises(RequestError, match="static graph"):
+        refuse_ddp(trainer, trainer.model, moves=True)
 
 
 def test_the_cache_serves_under_ddp(ddp):

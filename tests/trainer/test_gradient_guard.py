@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint
+from distributed_cases import checkpoint_by_hand
 from training import BLOCKS, losses, make_trainer, moved, tiny_bert, weights
 from transformers import TrainerCallback
 
@@ -41,19 +41,10 @@ def test_lost_gradients_stop_the_run(tmp_path, monkeypatch):
     assert all(p.requires_grad for p in model.parameters())
 
 
-def _checkpoint_by_hand(model):
-    """Reentrant checkpointing that transformers does not know of."""
-    for layer in model.bert.encoder.layer:
-        forward = layer.forward
-        layer.forward = lambda hidden, *args, _forward=forward, **kwargs: checkpoint(
-            lambda h: _forward(h, *args, **kwargs), hidden, use_reentrant=True
-        )
-
-
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_model_that_needs_the_gradient_of_its_prefix(tmp_path, cache):
     model = tiny_bert()
-    _checkpoint_by_hand(model)
+    checkpoint_by_hand(model)
     with pytest.raises(RequestError, match="get no gradient while"):
         train(tmp_path, model, cache=cache)
     train(tmp_path, model, policy="top-down:1")
@@ -66,7 +57,7 @@ def test_gradients_lost_after_a_move(tmp_path):
                 callback.move(FreezeMask.first(BLOCKS, 1), "by hand", state)
 
     model = tiny_bert()
-    _checkpoint_by_hand(model)
+    checkpoint_by_hand(model)
     callback = FreezeCallback("nothing")
     trainer = make_trainer(model, tmp_path, [callback, Moves()])
     with pytest.raises(RequestError, match="get no gradient while"):
