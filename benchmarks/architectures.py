@@ -143,6 +143,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
          "WavLMConfig", "Data2VecAudioConfig", "Wav2Vec2ConformerConfig"),
         _SPEECH,
     ),
+    "ASTConfig": {"max_length": 48},
+    "WhisperConfig": {"max_source_positions": 12},
+    "Wav2Vec2BertConfig": {"max_source_positions": 24, "feature_projection_input_dim": 16, "mask_time_prob": 0.0,
+                           "conv_depthwise_kernel_size": 3, "classifier_proj_size": 8},
     "LiltConfig": {"hidden_size": 48},
     "XmodConfig": {"default_language": "en_XX"},
     "T5Config": {"decoder_start_token_id": 1},
@@ -259,8 +263,8 @@ def batches(model: nn.Module, head: str, count: int, *, padded: bool = True) -> 
         elif main == "inputs" and head == "image-classification":
             size = config.image_size
             example["inputs"] = torch.randn(3, size, size, generator=random)
-        elif main == "input_values" and head == "audio-classification":
-            example["input_values"] = torch.randn(2000, generator=random)
+        elif head == "audio-classification":
+            example[main] = torch.randn(*_sound_shape(config), generator=random)
         else:
             vocabulary = int(getattr(text, "vocab_size", VOCABULARY))
             ids = torch.randint(min(32, vocabulary // 2), vocabulary, (TOKENS,), generator=random)
@@ -284,6 +288,19 @@ def batches(model: nn.Module, head: str, count: int, *, padded: bool = True) -> 
             example["labels"] = torch.tensor(index % LABELS)
         examples.append(example)
     return examples
+
+
+def _sound_shape(config: Any) -> tuple[int, ...]:
+    """Shape of one example: a spectrogram in the order that the model takes, or 2,000 samples of a wave."""
+    shapes = {
+        "ASTConfig": ("max_length", "num_mel_bins"),
+        "WhisperConfig": ("num_mel_bins", "max_source_positions"),
+        "Wav2Vec2BertConfig": ("max_source_positions", "feature_projection_input_dim"),
+    }
+    shape = [int(getattr(config, name)) for name in shapes.get(type(config).__name__, ())]
+    if type(config).__name__ == "WhisperConfig":
+        shape[1] *= 2  # one of its convolutions has a stride of 2
+    return tuple(shape) or (2000,)
 
 
 def _any_size(config: Any) -> bool:
