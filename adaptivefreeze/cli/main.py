@@ -19,6 +19,7 @@ from .options import (
     Epochs,
     EvalSteps,
     Fields,
+    Figures,
     Kind,
     LabelColumn,
     LearningRate,
@@ -76,10 +77,11 @@ def compare(
     device: Device = None,
     plugins: Plugins = None,
     output: Output = None,
+    figures: Figures = False,
     force: Annotated[bool, typer.Option("--force", help="Repeat runs that are stored already.")] = False,
     config: Config = None,
 ) -> None:
-    """Compare scenarios on one task: a table, plots and an HTML page. Without options: the embedded demo."""
+    """Compare scenarios on one task: a table and an HTML page. Without options: the embedded demo."""
     from ..comparison import compare as run_all
     from ..report.load import load_runs
     from ..report.progress import ProgressBar
@@ -99,8 +101,8 @@ def compare(
             force=force,
             progress=progress,
         )
-    summary = load_runs([comparison.folder])
-    show_report(summary, publish(summary, comparison.folder))
+    summaries = load_runs([comparison.folder])
+    show_report(summaries, publish(summaries, comparison.folder, figures=figures))
     raise typer.Exit(1 if comparison.failures else 0)
 
 
@@ -205,6 +207,7 @@ def search(
     device: Device = None,
     plugins: Plugins = None,
     output: Output = None,
+    figures: Figures = False,
     config: Config = None,
 ) -> None:
     """Find k*, the depth with the best validation score, in an Optuna study. Without options: the embedded demo."""
@@ -228,8 +231,8 @@ def search(
             load=request.load_task,
             worker_progress=partial(_worker_progress, options.metric),
         )
-    summary = summarize_search(found)
-    show_report(summary, publish(summary, request.folder))
+    summaries = (summarize_search(found),)
+    show_report(summaries, publish(summaries, request.folder, figures=figures))
     raise typer.Exit(1 if found.failures else 0)
 
 
@@ -275,12 +278,17 @@ def inspect(
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Output folders of compare or search.")],
     output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if only one is given.")] = None,
+    figures: Figures = False,
+    published: Annotated[
+        Path | None, typer.Option(help="CSV file with published scores: columns scenario and macro_f1.")
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
-    """Write tables, plots and pages from stored runs and searches, without training."""
+    """Write tables and pages from stored runs and searches, without training; several studies side by side."""
     load_plugins(plugins)
-    from ..report.publish import publish_folders
+    from ..report.publish import publish_folders, read_published
     from ..report.terminal import show_report
 
-    for summary, written in publish_folders(folders, output):
-        show_report(summary, written)
+    scores = read_published(published) if published else None
+    for summaries, written in publish_folders(folders, output, figures=figures, published=scores):
+        show_report(summaries, written)

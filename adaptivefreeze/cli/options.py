@@ -104,6 +104,8 @@ def load_plugins(modules: Sequence[str] | None) -> None:
     import_modules(modules)
 
 
+Figures = Annotated[bool, typer.Option("--figures", help="Also write every figure as SVG and PNG.")]
+
 # Options with the same meaning in all commands. A command declares those that it accepts; Request reads them by name.
 Model = Annotated[str, typer.Option(help="Model: a hub name, a folder, or demo.")]
 Dataset = Annotated[str, typer.Option(help="Data set: a hub name, a folder, or demo.")]

@@ -122,6 +122,7 @@ def compare(
         reference = str(policies[0])
     wanted = [(policy, seed) for seed, policy in product(seeds, policies)]
     todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
+    folder.plan((str(policy), seed) for policy, seed in wanted)
     progress.study_begins(task, len(wanted), len(wanted) - len(todo))
     try:
         with reliable_interrupts():

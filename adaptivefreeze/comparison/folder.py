@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ..errors import RequestError
-from .result import SCHEMA, FailedRun, ModelRecord, RunResult, TaskRecord, read_run, write_json
+from .result import SCHEMA, FailedRun, ModelRecord, RunResult, TaskRecord, read_record, read_run, write_json
 from .settings import StudySettings
 
 WRITTEN = (
     "runs",
     "study.json",
-    *("table.md", "table.csv", "plot.svg", "plot.png", "report.html"),
-    *("search.json", "search.md", "search.csv", "search.svg", "search.png", "search.html"),
+    *("table.md", "table.csv", "table.tex", "report.html", "figures"),
+    *("search.json", "search.md", "search.csv", "search.tex", "search.html"),
     *("study.db", "models", "rows"),
 )
 """Everything that a study writes to its folder."""
@@ -88,6 +88,31 @@ class StudyFolder:
         except OSError as error:
             raise RequestError(f"{self.path} cannot be written ({error.strerror}): choose another --output.") from error
 
+    def plan(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Add the (scenario, seed) pairs that the study is to have to `study.json`, after `claim`."""
+        marker = self.path / "study.json"
+        value = _read(marker)
+        planned = {scenario: list(seeds) for scenario, seeds in _planned(value).items()}
+        for scenario, seed in wanted:
+            seeds = planned.setdefault(scenario, [])
+            if seed not in seeds:
+                seeds.append(seed)
+        if planned != value.get("planned"):
+            write_json(marker, {**value, "planned": planned})
+
+    def missing(self, stored: Iterable[RunResult | FailedRun]) -> list[tuple[str, int]]:
+        """Return the planned (scenario, seed) pairs that are not among the `stored` runs.
+
+        Raises:
+            RequestError: `study.json` cannot be read.
+        """
+        marker = self.path / "study.json"
+        if not marker.is_file():
+            return []
+        done = {(run.scenario, run.seed) for run in stored}
+        planned = ((scenario, seed) for scenario, seeds in _planned(_read(marker)).items() for seed in seeds)
+        return [pair for pair in planned if pair not in done]
+
 
 def file_name(scenario: str) -> str:
     """Return `scenario` as part of a file name, with all but letters, digits and `:=,+.-_~` percent-encoded.
@@ -130,9 +155,18 @@ def _read(marker: Path) -> dict[str, Any]:
     parts = ("task", "model", "settings", "search")
     if not isinstance(value, dict) or not all(isinstance(value.get(part, {}), dict) for part in parts):
         raise RequestError(f"{marker} does not describe a study: choose another --output.")
+    try:
+        _planned(value)
+    except ValueError as error:
+        raise RequestError(f"{marker} does not describe a study ({error}): choose another --output.") from error
     if value.get("schema") != SCHEMA:
         raise RequestError(f"{marker} was written by another version: choose another --output.")
     return value
+
+
+def _planned(study: Mapping[str, Any]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = read_record(dict[str, list[int]], study.get("planned", {}))
+    return found
 
 
 def difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:

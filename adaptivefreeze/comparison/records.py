@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..model.blocks import BlockStack
 from ..model.discovery import find_blocks
@@ -28,7 +31,18 @@ def task_record(task: Task) -> TaskRecord:
             "unknown_word_share": task.coverage.unknown_word_share,
         },
         warnings=tuple(task.warnings),
+        label_counts={
+            "validation": _label_counts(task.validation, task.labels),
+            "test": _label_counts(task.test, task.labels),
+        },
     )
+
+
+def _label_counts(split: Any, labels: Sequence[str]) -> dict[str, int]:
+    """How often each label occurs in a split, without those that do not."""
+    ids = np.concatenate([np.atleast_1d(row) for row in split["labels"]])
+    found, counts = np.unique(ids[ids >= 0], return_counts=True)
+    return {labels[label]: int(count) for label, count in zip(found, counts, strict=True)}
 
 
 def starting_model(task: Task) -> tuple[BlockStack, ModelRecord]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..cache.stats import CacheStats
@@ -29,7 +30,10 @@ Divisor = Annotated[float, Field(ge=1e-9, le=1e18, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """The task of a run; `fingerprint` depends on its content only."""
+    """The task of a run; `fingerprint` depends on its content only.
+
+    `label_counts` says how often each label occurs in the splits `validation` and `test`.
+    """
 
     kind: str
     dataset: str
@@ -38,6 +42,7 @@ class TaskRecord:
     labels: tuple[str, ...]
     coverage: Mapping[str, Any] | None = None  # how well the tokenizer covers the words
     warnings: tuple[str, ...] = ()
+    label_counts: Mapping[str, Mapping[str, Count]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,38 @@ class ValidationPoint:
     weighted_f1: Number | None = None
     entity_f1: Number | None = None
     loss: Number | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How steady the times of a run are.
+
+    Attributes:
+        median: Median time of a step in seconds.
+        lower: First quartile of the time of a step.
+        upper: Third quartile of the time of a step.
+        load_average: Mean load average of the machine during the steps.
+    """
+
+    median: Amount
+    lower: Amount
+    upper: Amount
+    load_average: Amount
+
+    @classmethod
+    def of(cls, step_seconds: Sequence[float], load_average: float) -> Timing:
+        """Return the timing of at least one step."""
+        lower, median, upper = (float(q) for q in np.quantile(np.asarray(step_seconds), (0.25, 0.5, 0.75)))
+        return cls(median, lower, upper, load_average)
+
+
+@dataclass(frozen=True)
+class SignalRecord:
+    """One signal of an adaptive policy at a decision point: a value per unit, such as `block 3`."""
+
+    step: Count
+    name: str
+    values: Mapping[str, Number]
 
 
 @dataclass(frozen=True)
@@ -120,6 +157,8 @@ class RunResult:
         cache_stats: Statistics of the prefix cache.
         matched: How the epochs were chosen, if the run takes the time of full fine-tuning.
         full_fine_tuning: Whether the policy freezes nothing, so that other runs are compared with this one.
+        timing: How steady the times are; None in results of earlier versions.
+        signals: What the policy measured at its decision points, as far as it is one number per unit.
         order: Position among the runs of its process, from 0.
         status: `done`.
         schema: Version of the file format.
@@ -148,6 +187,8 @@ class RunResult:
     cache_stats: Mapping[str, Any] | None = None
     matched: Matched | None = None
     full_fine_tuning: bool = False
+    timing: Timing | None = None
+    signals: tuple[SignalRecord, ...] = ()
     order: Count = 0
     status: str = "done"
     schema: int = SCHEMA

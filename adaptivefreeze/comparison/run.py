@@ -26,7 +26,7 @@ from ..trainer.callback import FreezeCallback
 from .callbacks import InterruptCheck, LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
 from .prediction import predicted_ratio, share_seen_again, step_shape
 from .records import task_record
-from .result import FailedRun, Metrics, ModelRecord, RunResult
+from .result import FailedRun, Metrics, ModelRecord, RunResult, Timing
 from .settings import StudySettings
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def run_scenario(
         settings=settings.to_json(),
         cache_stats=None if freezing.cache is None else freezing.cache.stats.to_json(),
         full_fine_tuning=is_full_fine_tuning(policy, stack),
+        timing=Timing.of(clock.step_seconds, clock.load_average),
         order=order,
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 
 
 def describe(device: torch.device, dtype: str) -> dict[str, Any]:
-    """Return versions, device, number of threads and precision as plain JSON.
+    """Return versions, device, number of threads, precision and the command as plain JSON.
 
     Args:
         device: The device that the run uses.
@@ -31,6 +33,7 @@ def describe(device: torch.device, dtype: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "dtype": dtype,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from array import array
 from typing import Any
 
+import psutil
 import torch
 from transformers import TrainerCallback
 
@@ -24,19 +26,25 @@ class StepTimer:
 
     Attributes:
         seconds: Total time of all steps, in seconds.
-        steps: Number of steps.
+        step_seconds: The time of each step, in seconds.
         opening: Callback that starts the timer.
         closing: Callback that stops the timer.
     """
 
     def __init__(self, device: torch.device, meter: EnergyMeter | None = None) -> None:
         self.seconds = 0.0
-        self.steps = 0
+        self.step_seconds = array("d")
         self.opening: TrainerCallback = _Opening(self)
         self.closing: TrainerCallback = _Closing(self)
         self._device = device
         self._meter = meter
         self._started: float | None = None
+        self._loads = 0.0
+
+    @property
+    def load_average(self) -> float:
+        """Mean over the steps of the machine's load average of one minute."""
+        return self._loads / max(1, len(self.step_seconds))
 
     @property
     def joules(self) -> float | None:
@@ -59,8 +67,10 @@ class StepTimer:
         if self._started is None:
             raise RuntimeError("the step timer was stopped without having been started")
         self._synchronize()
-        self.seconds += time.perf_counter() - self._started
-        self.steps += 1
+        taken = time.perf_counter() - self._started
+        self.seconds += taken
+        self.step_seconds.append(taken)
+        self._loads += psutil.getloadavg()[0]
         self._started = None
         if self._meter is not None:
             self._meter.stop()

@@ -2,182 +2,290 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
+from ..comparison.result import RunResult
 from ..model.mask import FreezeMask
-from ..model.timeline import Timeline
-from .summary import Row, SearchDetails, Summary
+from .checks import TOLERANCE
+from .sampling import evenly
+from .summary import Row, SearchDetails, Spread, Summary, seconds_to_quality
 from .table import score_name
 
-MAX_TIMELINES = 16
-"""Number of runs in the timeline figure; the page lists all runs in a table."""
+CURVE_POINTS = 200
+"""Points of one learning curve; longer ones are thinned out."""
+
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Point:
-    """A row of the table as a point. `below` and `above` are the lengths of its vertical error bar."""
+class Mark:
+    """One point of a chart.
 
-    name: str
-    group: str
+    Args:
+        x: Horizontal position.
+        y: Vertical position.
+        text: What hovering shows; name and values if empty.
+        x_error: Ends of the horizontal error bar.
+        y_error: Ends of the vertical error bar.
+        label: Text beside the point.
+    """
+
     x: float
-    score: float
-    x_error: float = 0.0
-    below: float = 0.0
-    above: float = 0.0
+    y: float
+    text: str = ""
+    x_error: Range | None = None
+    y_error: Range | None = None
     label: str = ""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Scores as points, one marker per group.
+class Series:
+    """Marks of one name. Series of the same name share colour, marker and legend entry.
 
-    `line` joins some of the points, `line_label` is its name in the legend. `band` is a shaded range of scores.
+    Args:
+        name: Legend entry.
+        marks: The points.
+        style: `points`, `line`, or `both`.
+        control: Whether the series is for orientation: drawn in grey, with open markers and dashed lines.
     """
 
+    name: str
+    marks: tuple[Mark, ...]
+    style: str = "points"
+    control: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure with two numeric axes.
+
+    Args:
+        key: File name of the figure.
+        title: Heading.
+        caption: How to read it.
+        x_label: Quantity and unit of the horizontal axis.
+        y_label: The same of the vertical axis.
+        series: What is drawn.
+        whole: Whether the horizontal ticks are whole numbers.
+        from_zero: Whether the horizontal axis begins at 0.
+        diagonal: Whether the line y = x is drawn.
+        level: A horizontal line: its height and name.
+        band: A shaded range of heights and its name.
+    """
+
+    key: str
     title: str
-    xlabel: str
-    ylabel: str
-    points: tuple[Point, ...]
-    line: tuple[Point, ...] = ()
-    line_label: str | None = None
-    band: tuple[float, float] | None = None
+    caption: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    whole: bool = False
+    from_zero: bool = True
+    diagonal: bool = False
+    level: tuple[float, str] | None = None
+    band: tuple[float, float, str] | None = None
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Validation of one run: `points` are (training seconds, macro F1)."""
+def charts(summary: Summary, published: Mapping[str, float] | None = None) -> tuple[Chart, ...]:
+    """Return the charts that `summary` has data for.
 
-    scenario: str
-    seed: int
-    points: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True)
-class FreezeTimeline:
-    """What one run froze, and when.
-
-    `spans` are (unit, first step, step after the last) during which a whole unit was frozen. Units are numbered from
-    0, the embeddings, to `depth` + 1, the head.
+    Args:
+        summary: The study.
+        published: Scores to compare with, scenario to macro F1 from 0 to 1.
     """
+    if summary.search is not None:
+        return (search_scores(summary, summary.search),)
+    found = [
+        trade_off(summary, "time", "training time (s)", lambda row: row.train_seconds, "{:,.1f} s".format),
+        by_depth(summary, published or {}),
+        learning_curves(summary),
+        trade_off(summary, "memory", "peak memory (MiB)", _mebibytes, "{:,.0f} MiB".format),
+        trade_off(summary, "energy", "energy (J)", lambda row: row.energy_joules, "{:,.0f} J".format),
+        prediction(summary),
+    ]
+    return tuple(chart for chart in found if any(series.marks for series in chart.series))
 
-    scenario: str
-    seed: int
-    steps: int
-    depth: int
-    spans: tuple[tuple[int, int, int], ...]
+
+def trade_off(
+    summary: Summary, key: str, label: str, cost: Callable[[Row], Spread | None], write: Callable[[float], str]
+) -> Chart:
+    """Quality against a cost, with the Pareto front: what no other scenario beats in both."""
+    points: list[tuple[Row, Mark]] = []
+    for row in summary.rows:
+        spent, score = cost(row), _score(row)
+        if spent is None or score is None:
+            continue
+        gain = f", {row.speedup.mean:.2f}×" if row.speedup else ""
+        points.append(
+            (
+                row,
+                Mark(
+                    spent.mean,
+                    100 * score.mean,
+                    f"{row.scenario}: {_percent(score)}, {write(spent.mean)}{gain}",
+                    x_error=spent.interval,
+                    y_error=_scaled(score.interval),
+                    label=_short(row.scenario),
+                ),
+            )
+        )
+    marks = sorted((mark for _, mark in points), key=lambda mark: mark.x)
+    front = tuple(mark for mark in marks if not any(_dominates(other, mark) for other in marks))
+    plain = tuple(Mark(mark.x, mark.y, mark.text) for mark in front)
+    groups = sorted(points, key=lambda point: _group(point[0]))
+    return Chart(
+        f"quality-{key}",
+        f"Quality against {label.partition(' (')[0]}",
+        f"Up and to the left is better. {_BARS} Grey with open markers: the controls. Line: the Pareto front, the "
+        "scenarios that no other beats in both.",
+        label,
+        f"macro F1 on the {_split(summary)} split (points)",
+        (
+            Series("Pareto front", plain, "line", control=True),
+            *(
+                Series(name, tuple(mark for _, mark in members), control=name in _CONTROLS)
+                for name, members in groupby(groups, key=lambda point: _group(point[0]))
+            ),
+        )
+        if points
+        else (),
+    )
 
 
-def trade_off(summary: Summary) -> Scores:
-    """Test macro F1 against training time: scenarios in order of time, error bars of one standard deviation.
+def by_depth(summary: Summary, published: Mapping[str, float]) -> Chart:
+    """Quality against the number of frozen blocks, from both ends."""
+    depths: dict[str, float] = {}
+    for run in summary.results:
+        if (depth := static_depth(run)) is not None:
+            depths[run.scenario] = depth
+    series = []
+    for side in ("bottom-up", "top-down"):
+        rows = [row for row in summary.rows if row.scenario in depths]
+        rows = [row for row in rows if row.scenario.partition(":")[0] == side or row.scenario == "nothing"]
+        marks = [(depths[row.scenario], row, score) for row in rows if (score := _score(row)) is not None]
+        if len(marks) < 2:
+            continue
+        drawn = (
+            Mark(depth, 100 * score.mean, f"{row.scenario}: {_percent(score)}", y_error=_scaled(score.interval))
+            for depth, row, score in sorted(marks, key=lambda mark: mark[0])
+        )
+        series.append(Series(side, tuple(drawn), "both"))
+        known = [
+            Mark(depths[name], 100 * f1, f"{name}, published: {100 * f1:.1f}")
+            for name, f1 in published.items()
+            if name in depths and name.startswith(side)
+        ]
+        if known:
+            series.append(Series(f"{side}, published", tuple(sorted(known, key=lambda mark: mark.x)), "both", True))
+    full = next((score for row in summary.rows if row.highlighted and (score := _score(row))), None)
+    return Chart(
+        "quality-depth",
+        "Quality against depth",
+        f"{_BARS} Bottom-up freezes the embeddings as well.",
+        "frozen blocks",
+        f"macro F1 on the {_split(summary)} split (points)",
+        tuple(series),
+        whole=True,
+        level=(100 * full.mean, "full fine-tuning") if full and series else None,
+    )
 
-    `line` is the Pareto front: no other scenario is better in time or score without being worse in the other.
-    """
-    points = [
-        Point(
-            row.scenario,
-            group=row.scenario.partition(":")[0],
-            x=row.train_seconds.mean,
-            score=row.macro_f1.mean,
-            x_error=row.train_seconds.sd or 0.0,
-            below=row.macro_f1.sd or 0.0,
-            above=row.macro_f1.sd or 0.0,
-            label=row.scenario.partition(":")[2].split(",")[0] or row.scenario,
+
+def learning_curves(summary: Summary) -> Chart:
+    """Validation score during training, with the times at which the quality of full fine-tuning was reached."""
+    runs = [run for run in summary.results if len(run.validation) > 1]
+    reached = seconds_to_quality(summary)
+    stars = []
+    for run in runs:
+        seconds = reached.get((run.scenario, run.seed))
+        if seconds is not None and not run.full_fine_tuning:
+            score = next(point.macro_f1 for point in run.validation if point.seconds == seconds)
+            text = f"{run.scenario}, seed {run.seed}: quality of full fine-tuning after {seconds:,.1f} s"
+            stars.append(Mark(seconds, 100 * score, text))
+    lines = []
+    for run in runs:
+        marks = tuple(Mark(point.seconds, 100 * point.macro_f1) for point in evenly(run.validation, CURVE_POINTS))
+        lines.append(Series(run.scenario, marks, "both"))
+    return Chart(
+        "learning-curves",
+        "Learning curves",
+        "One line per run. Open markers: the first evaluation within "
+        f"{100 * TOLERANCE:.1f} points of the final score of full fine-tuning with the same seed.",
+        "training time (s)",
+        "macro F1 on the validation split (points)",
+        (*lines, *((Series("time to quality", tuple(stars), control=True),) if stars else ())),
+    )
+
+
+def prediction(summary: Summary) -> Chart:
+    """Measured against predicted speedup."""
+    marks = [
+        Mark(
+            row.predicted_speedup.mean,
+            row.gain.mean,
+            f"{row.scenario}: measured {row.gain.mean:.2f}×, predicted {row.predicted_speedup.mean:.2f}×",
+            y_error=_bounds(row.gain.low, row.gain.high),
+            label=_short(row.scenario),
         )
         for row in summary.rows
-        if row.train_seconds is not None and row.macro_f1 is not None
+        if row.predicted_speedup and row.gain and not row.highlighted
     ]
-    points.sort(key=lambda point: point.x)
-    return Scores(
-        summary.subject,
-        "training time (s)",
-        "macro F1 on the test split",
-        points=tuple(points),
-        line=tuple(point for point in points if not any(_dominates(other, point) for other in points)),
-        line_label="Pareto front",
+    return Chart(
+        "prediction",
+        "Predicted and measured speedup",
+        f"On the dashed line both are equal. {_BARS}",
+        "predicted speedup over full fine-tuning (×)",
+        "measured speedup (×)",
+        (Series("scenarios", tuple(marks)),) if marks else (),
+        diagonal=True,
     )
 
 
-def search_scores(summary: Summary, search: SearchDetails) -> Scores:
-    """Validation score of each candidate and baseline, with 95 % intervals, against frozen blocks.
-
-    The candidates of a search that sampled more than the depth stand against training time. k* and k_fast are
-    labelled. `band` is the tolerance around the score of k*, on its worse side.
-    """
-    by_depth = search.best.depth is not None
-    points = []
+def search_scores(summary: Summary, search: SearchDetails) -> Chart:
+    """Validation score of each candidate and baseline against frozen blocks, or training time in a sampled search."""
+    depths = search.best.depth is not None
+    scale = 100.0 if search.greater_is_better else 1.0
+    unit = " (points)" if search.greater_is_better else ""
+    found: dict[str, list[Mark]] = {"candidates": [], "baselines": []}
     for row in summary.rows:
-        if row.validation_score is not None:
-            mean = row.validation_score.mean
-            seconds = row.train_seconds.mean if row.train_seconds else 0.0
-            points.append(
-                Point(
-                    row.name,
-                    group="baselines" if row.role == "baseline" else "candidates",
-                    x=frozen_blocks(row) if by_depth else seconds,
-                    score=mean,
-                    below=0.0 if row.interval_low is None else mean - row.interval_low,
-                    above=0.0 if row.interval_high is None else row.interval_high - mean,
-                    label=row.name if row.role == "baseline" else _choice(row, search),
-                )
-            )
-    candidates = tuple(sorted((point for point in points if point.group == "candidates"), key=lambda point: point.x))
-    best = next(point.score for point in points if point.name == search.best.name)
-    limit = best - search.tolerance if search.greater_is_better else best + search.tolerance
-    return Scores(
-        summary.subject,
-        "frozen blocks" if by_depth else "training time (s)",
-        f"{score_name(search.metric)} on validation examples",
-        points=(*candidates, *(point for point in points if point.group == "baselines")),
-        line=candidates if by_depth else (),
-        band=(min(best, limit), max(best, limit)),
-    )
-
-
-def validation_curves(summary: Summary) -> tuple[Curve, ...]:
-    """Validation macro F1 during training, of every run with two or more evaluations."""
-    return tuple(
-        Curve(run.scenario, run.seed, tuple((point.seconds, point.macro_f1) for point in run.validation))
-        for run in summary.results
-        if len(run.validation) > 1
-    )
-
-
-def freeze_timelines(summary: Summary) -> tuple[FreezeTimeline, ...]:
-    """Return the first run of each scenario whose mask changed during training."""
-    found: dict[str, FreezeTimeline] = {}
-    for run in summary.results:
-        # Results of earlier versions hold the masks as text only.
-        if run.scenario in found or not all("frozen" in change for change in run.timeline):
+        if (score := row.validation_score) is None:
             continue
-        timeline, depth = Timeline.from_json(run.timeline), run.model.blocks
-        if len({change.mask for change in timeline}) > 1:
-            changes = [(change.step, frozen_units(change.mask)) for change in timeline]
-            spans = _spans(changes, run.steps, depth)
-            found[run.scenario] = FreezeTimeline(run.scenario, run.seed, run.steps, depth, spans)
-    return tuple(found.values())[:MAX_TIMELINES]
+        x = frozen_blocks(row) if depths else row.train_seconds.mean if row.train_seconds else 0.0
+        gain = f", {row.speedup.mean:.1f}×" if row.speedup else ""
+        low, high = row.interval_low, row.interval_high
+        found["baselines" if row.role == "baseline" else "candidates"].append(
+            Mark(
+                x,
+                scale * score.mean,
+                f"{row.label}: {scale * score.mean:.4g}{gain}",
+                y_error=None if low is None or high is None else (scale * low, scale * high),
+                label=row.name if row.role == "baseline" else _choice(row, search),
+            )
+        )
+    candidates = tuple(sorted(found["candidates"], key=lambda mark: mark.x))
+    best = search.best.validation_score.mean if search.best.validation_score else 0.0
+    limit = best - search.tolerance if search.greater_is_better else best + search.tolerance
+    return Chart(
+        "search",
+        "Score against depth" if depths else "Score against training time",
+        "Error bars: 95 % interval over seeds or folds. Shaded: within the tolerance of the best.",
+        "frozen blocks" if depths else "training time (s)",
+        f"{score_name(search.metric)} on validation examples{unit}",
+        (
+            Series("candidates", candidates, "both" if depths else "points"),
+            *((Series("baselines", tuple(found["baselines"]), control=True),) if found["baselines"] else ()),
+        ),
+        whole=depths,
+        band=(scale * min(best, limit), scale * max(best, limit), "within the tolerance"),
+    )
 
 
-def frozen_units(mask: FreezeMask) -> frozenset[int]:
-    """Return the numbers of the units that are frozen as a whole: embeddings 0, block i i + 1, head depth + 1.
-
-    Example:
-        >>> sorted(frozen_units(FreezeMask.first(4, 2)))
-        [0, 1, 2]
-    """
-    units = (mask.embeddings, *(i in mask.blocks for i in range(mask.depth)), mask.head)
-    return frozenset(number for number, frozen in enumerate(units) if frozen)
-
-
-def _dominates(one: Point, other: Point) -> bool:
-    """Whether `one` is at least as good as `other` in time and score, and better in one of them."""
-    return (one.x, one.score) != (other.x, other.score) and one.x <= other.x and one.score >= other.score
-
-
-def _choice(row: Row, search: SearchDetails) -> str:
-    """`k*, 1.7×` for a chosen row, empty for the others."""
-    name = " = ".join(name for name, chosen in (("k*", search.best), ("k_fast", search.fast)) if row == chosen)
-    return f"{name}, {row.speedup.mean:.1f}×" if name and row.speedup else name
+def static_depth(run: RunResult) -> int | None:
+    """The number of frozen blocks of a run whose mask never changed, or None."""
+    if len(run.timeline) != 1 or run.timeline[0].get("frozen") is None:
+        return None
+    return len(FreezeMask.from_json(run.timeline[0]["frozen"]).blocks)
 
 
 def frozen_blocks(row: Row) -> float:
@@ -185,18 +293,56 @@ def frozen_blocks(row: Row) -> float:
     if row.depth is not None:
         return float(row.depth)
     first = row.scenario.partition(":")[2].partition(",")[0]
-    return float(first) if first.replace(".", "", 1).isdecimal() else 0.0
+    return float(first) if first.isascii() and first.replace(".", "", 1).isdecimal() else 0.0
 
 
-def _spans(changes: Sequence[tuple[int, frozenset[int]]], steps: int, depth: int) -> tuple[tuple[int, int, int], ...]:
-    """The (unit, first step, step after the last) spans of a sequence of (step, frozen units)."""
-    spans = []
-    for unit in range(depth + 2):
-        begun: int | None = None
-        for step, frozen in (*changes, (steps, frozenset[int]())):
-            if unit in frozen and begun is None:
-                begun = step
-            elif unit not in frozen and begun is not None:
-                spans.append((unit, begun, step))
-                begun = None
-    return tuple(span for span in spans if span[1] < span[2])
+_BARS = "Error bars: 95 % t interval of the mean over seeds, cut off at the edge of the figure."
+
+_CONTROLS = ("full fine-tuning", "random-prefix")
+
+
+def _group(row: Row) -> str:
+    return "full fine-tuning" if row.highlighted else row.scenario.partition(":")[0]
+
+
+def _short(scenario: str) -> str:
+    """The first argument of a spec, or the spec itself: `3` of `bottom-up:3`."""
+    return scenario.partition(":")[2].split(",")[0] or scenario
+
+
+def _score(row: Row) -> Spread | None:
+    return row.macro_f1 or row.validation_score
+
+
+def _split(summary: Summary) -> str:
+    return "test" if any(row.macro_f1 for row in summary.rows) else "validation"
+
+
+def _mebibytes(row: Row) -> Spread | None:
+    peak = row.peak_memory_bytes
+    return None if peak is None else Spread(peak.mean / 2**20, peak.sd and peak.sd / 2**20, peak.count)
+
+
+def _percent(score: Spread) -> str:
+    interval = score.interval
+    half = f" ± {100 * (interval[1] - score.mean):.1f}" if interval else ""
+    return f"macro F1 {100 * score.mean:.1f}{half}"
+
+
+def _scaled(interval: Range | None) -> Range | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def _bounds(low: float | None, high: float | None) -> Range | None:
+    return None if low is None or high is None else (low, high)
+
+
+def _dominates(one: Mark, other: Mark) -> bool:
+    """Whether `one` is at least as good as `other` in cost and score, and better in one of them."""
+    return (one.x, one.y) != (other.x, other.y) and one.x <= other.x and one.y >= other.y
+
+
+def _choice(row: Row, search: SearchDetails) -> str:
+    """`k*, 1.7×` for a chosen row, empty for the others."""
+    name = " = ".join(name for name, chosen in (("k*", search.best), ("k_fast", search.fast)) if row == chosen)
+    return f"{name}, {row.speedup.mean:.1f}×" if name and row.speedup else name

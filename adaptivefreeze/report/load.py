@@ -4,45 +4,99 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..comparison.folder import StudyFolder
 from ..comparison.result import FailedRun, RunResult
 from ..errors import RequestError
+from .checks import ENVIRONMENT
 from .summary import Row, SearchDetails, Spread, Summary, summarize_runs
 
 if TYPE_CHECKING:
     from ..search import DepthSearch, Outcome
 
 
-def load_runs(folders: Sequence[str | Path]) -> Summary:
-    """Summarize the runs of one or more folders together.
+def load_runs(folders: Sequence[str | Path]) -> tuple[Summary, ...]:
+    """Summarize the runs of one or more folders, one summary per study.
+
+    Folders with the same data set, model, settings and environment are one study, unless they hold the same scenario
+    and seed.
 
     Args:
         folders: Folders written by `adaptivefreeze compare`. A folder given twice counts once.
 
     Raises:
-        RequestError: If a folder holds no runs, if runs differ in data set, model or settings, or if two folders
-            hold the same scenario and seed.
+        RequestError: If a folder holds no runs, or a file cannot be read.
     """
-    found: dict[tuple[str, int], Path] = {}
-    runs: list[RunResult | FailedRun] = []
-    for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
-        stored = StudyFolder(folder).runs()
-        if not stored:
-            raise RequestError(f"{folder} holds no runs: give the --output folder of `adaptivefreeze compare`.")
-        for run in stored:
-            key = (run.scenario, run.seed)
-            if key in found:
-                raise RequestError(
-                    f"{run.scenario} with seed {run.seed} is in both {found[key]} and {folder}: give only one of them."
-                )
-            found[key] = folder
-            if runs:
-                _check_comparable(runs[0], found[(runs[0].scenario, runs[0].seed)], run, folder)
-            runs.append(run)
-    return summarize_runs(runs)
+    studies: list[_Study] = []
+    for path in dict.fromkeys(Path(folder).resolve() for folder in folders):
+        folder = StudyFolder(path)
+        runs = folder.runs()
+        missing = folder.missing(runs)
+        if not runs and not missing:
+            raise RequestError(f"{path} holds no runs: give the --output folder of `adaptivefreeze compare`.")
+        if not runs:
+            raise RequestError(f"{path} holds no finished run yet: {len(missing)} runs are planned.")
+        study = _Study(path.name, runs, _traits(runs[0]), missing, _search_is_open(path))
+        same = next((other for other in studies if other.takes(study)), None)
+        if same is None:
+            studies.append(study)
+        else:
+            same.name += f", {study.name}"
+            same.runs += study.runs
+            same.missing += study.missing
+    return tuple(replace(summarize_runs(study.runs, study.unfinished), name=study.name) for study in studies)
+
+
+@dataclass
+class _Study:
+    """The runs of one or several folders that share a table."""
+
+    name: str
+    runs: list[RunResult | FailedRun]
+    traits: dict[str, object]
+    missing: list[tuple[str, int]]
+    open_search: bool
+
+    def takes(self, other: _Study) -> bool:
+        mine = {(run.scenario, run.seed) for run in self.runs}
+        return self.traits == other.traits and mine.isdisjoint((run.scenario, run.seed) for run in other.runs)
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """Sentences about what is missing."""
+        found = []
+        done = {(run.scenario, run.seed) for run in self.runs}
+        if missing := [pair for pair in self.missing if pair not in done]:
+            names = ", ".join(f"{scenario} (seed {seed})" for scenario, seed in missing[:10])
+            more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+            found.append(
+                f"This study is unfinished: {len(missing)} of {len(missing) + len(done)} runs are missing: "
+                f"{names}{more}. The same command continues it."
+            )
+        if self.open_search:
+            found.append(
+                "This search is unfinished: no depth has been chosen, and the test split has not been used. The same "
+                "command continues it."
+            )
+        return tuple(found)
+
+
+def _search_is_open(folder: Path) -> bool:
+    return (folder / "study.db").exists() and not (folder / "search.json").exists()
+
+
+def _traits(run: RunResult | FailedRun) -> dict[str, object]:
+    """What the runs of one table have in common, by name."""
+    environment = {key: run.environment.get(key) for key in ENVIRONMENT}
+    return {
+        "data set": run.task.fingerprint,
+        "model": run.model.fingerprint,
+        **({} if isinstance(run, FailedRun) else environment),
+        **{key.replace("_", " "): value for key, value in sorted(run.settings.items())},
+    }
 
 
 def load_search(folder: str | Path) -> Summary | None:
@@ -68,8 +122,9 @@ def summarize_search(search: DepthSearch) -> Summary:
     return Summary(
         title=f"How deep to freeze: {search.title}",
         subject=search.title,
+        answer=search.conclusion[0] if search.conclusion else "",
         rows=tuple(rows.values()),
-        findings=search.conclusion,
+        findings=search.conclusion[1:],
         failures=tuple(f"{outcome.name}. {outcome.error}" for outcome in search.failures),
         search=SearchDetails(
             metric=search.metric,
@@ -110,25 +165,3 @@ def _row(search: DepthSearch, outcome: Outcome) -> Row:
         speedup=Spread.of([outcome.speedup]),
         peak_memory_bytes=Spread.of([outcome.memory]),
     )
-
-
-def _check_comparable(one: RunResult | FailedRun, there: Path, other: RunResult | FailedRun, here: Path) -> None:
-    """Raise `RequestError` if two runs differ in data set, model or settings."""
-    first, second = _traits(one), _traits(other)
-    for trait in dict.fromkeys((*first, *second)):
-        (mine, shown), (theirs, also_shown) = first.get(trait, (None, None)), second.get(trait, (None, None))
-        if mine != theirs:
-            raise RequestError(
-                f"{there} and {here} cannot share a table: {trait} is {shown} in the first and {also_shown} in the "
-                "second."
-            )
-
-
-def _traits(run: RunResult | FailedRun) -> dict[str, tuple[object, object]]:
-    """What the runs of one table have in common: name -> (value to compare, value to show)."""
-    task, model = run.task, run.model
-    return {
-        "the data set": (task.fingerprint, f"{task.dataset} ({task.fingerprint})"),
-        "the model": (model.fingerprint, f"{model.name} ({model.fingerprint})"),
-        **{key.replace("_", " "): (value, value) for key, value in sorted(run.settings.items())},
-    }

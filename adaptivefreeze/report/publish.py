@@ -1,64 +1,100 @@
-"""Writes the files of a report: a table as Markdown and CSV, the main figure as SVG and PNG, and an HTML page."""
+"""Writes the files of a report: tables as Markdown, CSV and LaTeX, an HTML page, and figures on request."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..comparison.result import write_text
 from ..errors import RequestError
-from .drawing import draw_all, png, svg
+from .figures import charts
+from .formats import as_csv, latex, markdown
+from .freeze_map import freeze_maps
 from .load import load_runs, load_search
 from .page import render
 from .summary import Summary
-from .table import as_csv, markdown
 
 
-def publish(summary: Summary, folder: str | Path) -> tuple[Path, ...]:
-    """Write the report into `folder` and return the paths written.
+def publish(
+    summaries: Sequence[Summary],
+    folder: str | Path,
+    *,
+    figures: bool = False,
+    published: Mapping[str, float] | None = None,
+) -> tuple[Path, ...]:
+    """Write the report into `folder` and return the paths written, the page first.
 
-    A comparison writes `table.md`, `table.csv`, `report.html` and, if a run was scored on the test split, `plot.svg`
-    and `plot.png`. A search writes `search.md`, `.csv`, `.html`, `.svg` and `.png`.
+    Comparisons are written to `report.html`, `table.md`, `table.csv` and `table.tex`; searches to `search.html`,
+    `search.md`, `search.csv` and `search.tex`.
+
+    Args:
+        summaries: The studies: all comparisons, or all searches.
+        folder: Where to write.
+        figures: Also write each figure as SVG and PNG into `figures/`.
+        published: Scores to draw beside those of the depths, scenario to macro F1 from 0 to 1.
     """
     folder = Path(folder)
-    table, plot, page = ("table", "plot", "report") if summary.search is None else ("search", "search", "search")
-    drawn = draw_all(summary)
-    drawings = {name: svg(figure) for name, figure in drawn.items()}
+    table, page = ("table", "report") if summaries[0].search is None else ("search", "search")
     texts = {
-        f"{table}.md": markdown(summary),
-        f"{table}.csv": as_csv(summary),
-        f"{page}.html": render(summary, tuple(drawings.values())),
-        **({f"{plot}.svg": drawings[plot]} if plot in drawings else {}),
+        f"{page}.html": render(summaries, published),
+        f"{table}.md": markdown(summaries),
+        f"{table}.csv": as_csv(summaries),
+        f"{table}.tex": latex(summaries),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
-    if plot not in drawn:
-        return tuple(folder / name for name in texts)
-    part = folder / f".{plot}.png.part"
-    part.write_bytes(png(drawn[plot]))
-    os.replace(part, folder / f"{plot}.png")
-    return tuple(folder / name for name in (*texts, f"{plot}.png"))
+    drawn = write_figures(summaries, folder / "figures", published) if figures else ()
+    return (*(folder / name for name in texts), *drawn)
 
 
-def publish_folders(folders: Sequence[Path], output: Path | None) -> list[tuple[Summary, tuple[Path, ...]]]:
+def write_figures(
+    summaries: Sequence[Summary], folder: Path, published: Mapping[str, float] | None = None
+) -> tuple[Path, ...]:
+    """Write every figure as SVG and PNG, and return the paths. With several studies, names begin with the study."""
+    from .drawing import draw_chart, draw_map, png, svg
+
+    written = []
+    for number, summary in enumerate(summaries, 1):
+        prefix = f"{number}-" if len(summaries) > 1 else ""
+        drawn = {chart.key: draw_chart(chart) for chart in charts(summary, published)}
+        drawn |= {f"freeze-map-{i}": draw_map(found) for i, found in enumerate(freeze_maps(summary), 1)}
+        for name, figure in drawn.items():
+            path = folder / f"{prefix}{name}.svg"
+            write_text(path, svg(figure))
+            part = folder / f".{prefix}{name}.png.part"
+            part.write_bytes(png(figure))
+            os.replace(part, path.with_suffix(".png"))
+            written += [path, path.with_suffix(".png")]
+    return tuple(written)
+
+
+def publish_folders(
+    folders: Sequence[Path],
+    output: Path | None,
+    *,
+    figures: bool = False,
+    published: Mapping[str, float] | None = None,
+) -> list[tuple[tuple[Summary, ...], tuple[Path, ...]]]:
     """Write the reports of stored folders again and return each with the paths written.
 
-    The runs of all folders share one report. The search of a single folder has a report of its own.
+    All comparisons share one report, and all searches another.
 
     Args:
         folders: Folders written by `adaptivefreeze compare` or `search`.
         output: Where to write. None stands for the one folder, or for `runs/report` if there are several.
+        figures: As for `publish`.
+        published: As for `publish`.
 
     Raises:
-        RequestError: If the folders hold nothing to report, cannot share a table, or `output` cannot be used.
+        RequestError: If the folders hold nothing to report, or `output` cannot be used.
     """
     folders = list(dict.fromkeys(folders))
     target = choose_folder(folders, output)
-    search = load_search(folders[0]) if len(folders) == 1 else None
-    has_runs = any((folder / "runs").is_dir() for folder in folders)
-    summaries = [load_runs(folders)] if has_runs or search is None else []
-    return [(summary, publish(summary, target)) for summary in (*summaries, *([search] if search else []))]
+    searches = {folder: found for folder in folders if (found := load_search(folder)) is not None}
+    compared = [folder for folder in folders if folder not in searches or (folder / "runs").is_dir()]
+    groups = (load_runs(compared) if compared else (), tuple(searches.values()))
+    return [(group, publish(group, target, figures=figures, published=published)) for group in groups if group]
 
 
 def choose_folder(folders: Sequence[Path], output: Path | None) -> Path:
@@ -74,3 +110,21 @@ def choose_folder(folders: Sequence[Path], output: Path | None) -> Path:
     if target.exists() and not target.is_dir():
         raise RequestError(f"{target} is a file, not a folder: give another --output.")
     return target
+
+
+def read_published(path: Path) -> dict[str, float]:
+    """Return published scores, scenario to macro F1 from 0 to 1, from a CSV file with these two columns.
+
+    Scores above 1 are taken as points.
+
+    Raises:
+        RequestError: If the file cannot be read or lacks the columns.
+    """
+    import csv
+
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = {row["scenario"]: float(row["macro_f1"]) for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RequestError(f"{path} is no CSV file with the columns scenario and macro_f1 ({error}).") from error
+    return {name: score / 100 if score > 1 else score for name, score in found.items()}

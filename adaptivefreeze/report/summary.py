@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
 from ..comparison.result import FailedRun, RunResult
+from ..comparison.statistics import Interval, ratio_interval, t_half_width, t_interval
 from ..policies import registered_policies
-
-TOLERANCE = 0.002
-"""A validation score counts as the quality of full fine-tuning from this far below its final score: 0.2 points."""
+from . import checks
+from .answer import answer
+from .checks import TOLERANCE
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over seeds and, for two or more seeds, the sample standard deviation."""
+    """Mean over `count` seeds and, for two or more, the sample standard deviation."""
 
     mean: float
     sd: float | None = None
+    count: int = field(default=1, compare=False)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t interval of the mean, or None for a single value."""
+        if self.sd is None:
+            return None
+        half = t_half_width(self.sd, self.count)
+        return self.mean - half, self.mean + half
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread | None:
@@ -28,7 +38,7 @@ class Spread:
         known = [value for value in values if value is not None]
         if not known or len(known) < len(values):
             return None
-        return cls(fmean(known), stdev(known) if len(known) > 1 else None)
+        return cls(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +58,17 @@ class Row:
         depth: Number of frozen blocks that the search tried.
         learning_rate: Learning rate that the search tried.
         scores: Validation scores of a search, one per seed or fold.
-        validation_score: Mean of `scores`.
+        validation_score: Validation score: mean of `scores` in a search, final macro F1 in a comparison.
+        loss: Macro F1 on the test split minus that of full fine-tuning, over the seeds that both have.
+        validation_loss: The same at the last evaluation on the validation split.
         interval_low: Lower end of the 95 % confidence interval of the mean.
         interval_high: Upper end of the 95 % confidence interval of the mean.
         probability_best: Probability that no other candidate has a better mean.
         test_score: Score on the test split, by the metric of the search.
         epochs: Passes over the training examples.
         train_seconds: Time in training steps.
-        speedup: Mean `train_seconds` of full fine-tuning divided by that of the row.
+        speedup: `train_seconds` of full fine-tuning divided by that of the row, seed by seed where both have it.
+        gain: Geometric mean of these ratios and its interval.
         predicted_speedup: The same according to the cost model.
         seconds_to_quality: Training time until validation macro F1 first came within `TOLERANCE` of the final score
             of full fine-tuning with the same seed. Mean over the seeds in `reached`.
@@ -77,6 +90,9 @@ class Row:
     interval_high: float | None = None
     probability_best: float | None = None
     test_score: Spread | None = None
+    loss: Interval | None = None
+    validation_loss: Interval | None = None
+    gain: Interval | None = None
     trainable_parameters: Spread | None = None
     epochs: Spread | None = None
     train_seconds: Spread | None = None
@@ -135,22 +151,26 @@ class Summary:
     Args:
         title: Heading of the report.
         subject: Data set and model, the title of the figures.
+        answer: The result in one sentence.
         rows: Rows of the table, in order.
         findings: Conclusions, one sentence each.
         warnings: What limits the comparison of the numbers, one sentence each.
         failures: One sentence per failed run or candidate.
         runs: Runs of a comparison, finished ones first. Empty for a search.
         search: Details of the search. None for a comparison.
+        name: Name of the study beside others: its folder.
     """
 
     title: str
     subject: str
+    answer: str
     rows: tuple[Row, ...]
     findings: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     runs: tuple[RunResult | FailedRun, ...] = ()
     search: SearchDetails | None = None
+    name: str = ""
 
     @property
     def results(self) -> tuple[RunResult, ...]:
@@ -158,8 +178,12 @@ class Summary:
         return tuple(run for run in self.runs if isinstance(run, RunResult))
 
 
-def summarize_runs(runs: Iterable[RunResult | FailedRun]) -> Summary:
+def summarize_runs(runs: Iterable[RunResult | FailedRun], unfinished: Sequence[str] = ()) -> Summary:
     """Summarize the runs of one task and model, ordered by policy, depth and seed.
+
+    Args:
+        runs: The runs.
+        unfinished: Sentences about what is missing from the study.
 
     Raises:
         ValueError: If there are no runs.
@@ -170,14 +194,21 @@ def summarize_runs(runs: Iterable[RunResult | FailedRun]) -> Summary:
     results = [run for run in ordered if isinstance(run, RunResult)]
     failures = [run for run in ordered if isinstance(run, FailedRun)]
     task, model = ordered[0].task, ordered[0].model
+    by_scenario: dict[str, list[RunResult | FailedRun]] = {}
+    for run in ordered:
+        by_scenario.setdefault(run.scenario, []).append(run)
     reference = _Reference.of([run for run in results if run.full_fine_tuning])
-    names = dict.fromkeys(run.scenario for run in ordered)
+    rows = tuple(_row(name, found, reference) for name, found in by_scenario.items())
+    timing = checks.timing(rows, results)
+    if timing.withheld:
+        rows = tuple(replace(row, speedup=None, gain=None, speedup_to_quality=None) for row in rows)
     return Summary(
         title=f"Data set {task.dataset} with {task.train_examples:,} training examples, "
         f"model {model.name} with {model.blocks} blocks",
         subject=f"data set {task.dataset}, model {model.name}",
-        rows=tuple(_row(name, [run for run in ordered if run.scenario == name], reference) for name in names),
-        warnings=_warnings([*results, *failures]),
+        answer=answer(rows, results, withheld=timing.withheld),
+        rows=rows,
+        warnings=(*unfinished, *checks.learning(results), *timing.warnings, *checks.scores(rows, results, failures)),
         failures=tuple(f"{run.scenario}, seed {run.seed}. {run.error}" for run in failures),
         runs=(*results, *failures),
     )
@@ -185,22 +216,25 @@ def summarize_runs(runs: Iterable[RunResult | FailedRun]) -> Summary:
 
 @dataclass(frozen=True)
 class _Reference:
-    """Full fine-tuning: mean training time and steps; per seed, the score to reach and the time it took to."""
+    """Full fine-tuning: mean training time and steps; by seed, its time, scores, and the time to reach the quality."""
 
     train_seconds: float | None
     steps: float | None
-    target: Mapping[int, float]
+    seconds: Mapping[int, float]
+    test: Mapping[int, float]
+    validation: Mapping[int, float]
     seconds_to_quality: Mapping[int, float]
 
     @classmethod
     def of(cls, runs: Sequence[RunResult]) -> _Reference:
-        finals = _mean_by_seed((run.seed, run.validation[-1].macro_f1) for run in runs if run.validation)
-        target = {seed: score - TOLERANCE for seed, score in finals.items()}
-        reached = ((run.seed, seconds) for run in runs if (seconds := _seconds_to(target, run)) is not None)
+        validation = _mean_by_seed((run.seed, run.validation[-1].macro_f1) for run in runs if run.validation)
+        reached = ((run.seed, seconds) for run in runs if (seconds := _seconds_to(validation, run)) is not None)
         return cls(
             fmean(run.train_seconds for run in runs) if runs else None,
             fmean(run.steps for run in runs) if runs else None,
-            target,
+            _mean_by_seed((run.seed, run.train_seconds) for run in runs),
+            _mean_by_seed((run.seed, run.metrics.macro_f1) for run in runs if run.metrics),
+            validation,
             _mean_by_seed(reached),
         )
 
@@ -208,10 +242,13 @@ class _Reference:
 def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _Reference) -> Row:
     runs = [run for run in all_runs if isinstance(run, RunResult)]
     failed = tuple(run.seed for run in all_runs if isinstance(run, FailedRun))
-    seconds = {run.seed: found for run in runs if (found := _seconds_to(reference.target, run)) is not None}
+    seconds = {run.seed: found for run in runs if (found := _seconds_to(reference.validation, run)) is not None}
     # The cost model predicts the time of one step; a run with more steps than full fine-tuning gains less in total.
     steps = reference.steps if reference.steps is not None else fmean([run.steps for run in runs] or [0])
     full = reference.train_seconds
+    ratios = [] if full is None else [reference.seconds.get(run.seed, full) / run.train_seconds for run in runs]
+    test = {run.seed: run.metrics.macro_f1 for run in runs if run.metrics}
+    validation = {run.seed: run.validation[-1].macro_f1 for run in runs if run.validation}
     return Row(
         scenario=scenario,
         notes=(f"failed: seed {', '.join(map(str, failed))}",) if failed else (),
@@ -219,10 +256,15 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
         seeds=tuple(run.seed for run in runs),
         failed=failed,
         reached=tuple(seconds),
+        scores=tuple(validation.values()),
+        validation_score=Spread.of(validation.values()),
+        loss=_paired(test, reference.test),
+        validation_loss=_paired(validation, reference.validation),
+        gain=ratio_interval(ratios) if ratios else None,
         trainable_parameters=Spread.of(run.trainable_parameters for run in runs),
         epochs=Spread.of(run.epochs for run in runs),
         train_seconds=Spread.of(run.train_seconds for run in runs),
-        speedup=None if full is None else Spread.of(full / run.train_seconds for run in runs),
+        speedup=Spread.of(ratios),
         predicted_speedup=Spread.of(steps / (run.steps * run.predicted_step_ratio) for run in runs),
         accuracy=Spread.of(getattr(run.metrics, "accuracy", None) for run in runs),
         macro_f1=Spread.of(getattr(run.metrics, "macro_f1", None) for run in runs),
@@ -235,30 +277,25 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
     )
 
 
-def _warnings(runs: Sequence[RunResult | FailedRun]) -> tuple[str, ...]:
-    """What limits the comparison of these runs, each sentence once."""
-    found = dict.fromkeys(warning for run in runs for warning in run.task.warnings)
-    results = [run for run in runs if isinstance(run, RunResult)]
-    for run in results:
-        if run.cache_stats is not None and run.cache_stats.get("disabled_reason"):
-            reason = str(run.cache_stats["disabled_reason"]).rstrip(".")
-            found[f"Prefix cache disabled in {run.scenario}: {reason}."] = None
-    keys = ("device", "device_name", "threads", "dtype", "torch")
-    environments = {tuple(str(run.environment.get(key)) for key in keys) for run in results}
-    if len(environments) > 1:
-        listed = "; ".join(sorted(", ".join(values) for values in environments))
-        found[f"Times are not comparable, because the runs were measured in different environments: {listed}."] = None
-    if results and not any(run.full_fine_tuning for run in results):
-        found["Speedups are missing, because no run is full fine-tuning: add the scenario nothing."] = None
-    return tuple(found)
+def _paired(scores: Mapping[int, float], full: Mapping[int, float]) -> Interval | None:
+    """The difference from full fine-tuning over the seeds that both have."""
+    differences = [score - full[seed] for seed, score in scores.items() if seed in full]
+    return t_interval(differences) if differences else None
 
 
-def _seconds_to(target: Mapping[int, float], run: RunResult) -> float | None:
-    """Training time until validation macro F1 first reached the target of the run's seed."""
-    wanted = target.get(run.seed)
-    if wanted is None:
+def seconds_to_quality(summary: Summary) -> dict[tuple[str, int], float]:
+    """Return, per scenario and seed, the training time until the quality of full fine-tuning was reached."""
+    finals = _Reference.of([run for run in summary.results if run.full_fine_tuning]).validation
+    found = {(run.scenario, run.seed): _seconds_to(finals, run) for run in summary.results}
+    return {key: seconds for key, seconds in found.items() if seconds is not None}
+
+
+def _seconds_to(finals: Mapping[int, float], run: RunResult) -> float | None:
+    """Training time until validation macro F1 first came within `TOLERANCE` of the final one of the run's seed."""
+    final = finals.get(run.seed)
+    if final is None:
         return None
-    return next((point.seconds for point in run.validation if point.macro_f1 >= wanted), None)
+    return next((point.seconds for point in run.validation if point.macro_f1 >= final - TOLERANCE), None)
 
 
 def _mean_by_seed(pairs: Iterable[tuple[int, float]]) -> dict[int, float]:

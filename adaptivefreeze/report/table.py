@@ -1,15 +1,14 @@
-"""The table of a report, as Markdown, CSV and terminal output."""
+"""The table of a report: its columns, its caption, and how a terminal shows it."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from .summary import TOLERANCE, Row, Spread, Summary
+from .checks import TOLERANCE, resolution
+from .summary import Row, Spread, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +55,7 @@ def columns(summary: Summary) -> tuple[Column, ...]:
             memory,
             _spread(f"test {score}", "test_score", _score),
         )
+    untested = any(run.metrics is None for run in summary.results)
     has_entities = any(run.metrics and run.metrics.entity_f1 is not None for run in summary.results)
     return (
         _SCENARIO,
@@ -64,6 +64,7 @@ def columns(summary: Summary) -> tuple[Column, ...]:
         train,
         speedup,
         _spread("predicted ×", "predicted_speedup", _ratio),
+        *((_spread("validation macro F1", "validation_score", _score),) if untested else ()),
         _spread("accuracy", "accuracy", _score),
         _spread("macro F1", "macro_f1", _score),
         _spread("weighted F1", "weighted_f1", _score),
@@ -134,30 +135,6 @@ _CERTAINTY = (
 )
 
 
-def markdown(summary: Summary) -> str:
-    """Return the findings, the table and its caption as GitHub Markdown."""
-    shown = columns(summary)
-    lines = [f"- {finding}" for finding in summary.findings]
-    lines += [""] if lines else []
-    lines.append("| " + " | ".join(column.title for column in shown) + " |")
-    lines.append("| " + " | ".join(["---", *("---:" for _ in shown[1:])]) + " |")
-    for row in summary.rows:
-        first, *cells = (column.cell(row) for column in shown)
-        name = " ".join(first.split()).replace("|", "\\|")  # a pattern may hold a pipe
-        lines.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
-    return "\n".join([*lines, "", caption(summary), ""])
-
-
-def as_csv(summary: Summary) -> str:
-    """Return the table as CSV: plain numbers, a `_sd` column after each mean, empty cells for missing values."""
-    values = {name: value for column in columns(summary) for name, value in column.values.items()}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(values)
-    writer.writerows([value(row) for value in values.values()] for row in summary.rows)  # None is written as empty
-    return text.getvalue()
-
-
 def terminal(summary: Summary, console: Console) -> Table:
     """Return the table for `console`, without the least important columns if it is too narrow for all."""
     shown = columns(summary)
@@ -192,7 +169,7 @@ def caption(summary: Summary) -> str:
         several = len(replicates) > 1
         over = f"mean ± standard deviation over {', '.join(replicates)}" if several else replicates[0]
         order = "" if summary.search.greater_is_better else " (lower is better)"
-        certain = " 95 % interval and P(best): paired bootstrap." if several else ""
+        certain = " 95 % interval: t interval of the mean. P(best): from the paired scores." if several else ""
         return (
             f"{metric[0].upper()}{metric[1:]} on validation examples{order}, {over}.{certain} Train s: time in "
             "training steps, of a run that starts with an empty prefix cache. ×: speedup over full fine-tuning. "
@@ -200,12 +177,15 @@ def caption(summary: Summary) -> str:
         )
     seeds = {run.seed for run in summary.results}
     over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    error = resolution(summary.results, "test")
+    resolved = f" Standard error due to the size of the split: {100 * error:.1f} points of macro F1." if error else ""
     epochs = "Epochs: as many as fit into the training time of full fine-tuning. " if _same_time(summary) else ""
     return (
-        f"Scores on the test split, {over}. Train s: time in training steps. ×: speedup over full fine-tuning (mean "
-        f"of its runs). Predicted ×: the same by the cost model. {epochs}s to quality: training time until validation "
-        f"macro F1 first came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same "
-        "seed; (2 of 3): mean over the seeds that reached it. × to quality: that time for full fine-tuning divided by "
+        f"Scores on the test split, {over}.{resolved} Train s: time in training steps. ×: speedup over full "
+        f"fine-tuning, seed by seed. Predicted ×: the same by the cost model. {epochs}s to quality: training time until "
+        f"validation macro F1 first came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with "
+        "the same seed; (2 of 3): mean over the seeds that reached it. × to quality: that time for full fine-tuning "
+        "divided by "
         "that of the row."
     )
 

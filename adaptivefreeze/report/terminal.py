@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..comparison.result import FailedRun, RunResult
+from .side_by_side import comparable
 from .summary import Summary
 from .table import caption, columns, terminal
 
@@ -21,9 +22,23 @@ _PIPE_WIDTH = 250
 """Columns of output that goes to a file or a pipe, so that no table is folded."""
 
 
-def show_report(summary: Summary, written: Sequence[Path], console: Console | None = None) -> None:
-    """Print the table, the findings, warnings and failures, and which files were written."""
+def show_report(summaries: Sequence[Summary], written: Sequence[Path], console: Console | None = None) -> None:
+    """Print each study's answer, table, findings, warnings and failures, and which files were written."""
     console = console or _console()
+    for summary in summaries:
+        _show_study(summary, written[0], console)
+    for sentence in comparable(summaries):
+        _print(console, sentence)
+    _print(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written[1:])}")
+    if any(summary.failures for summary in summaries):
+        _print(console, "Run the same command again to retry the failed runs.")
+    for summary in summaries:
+        _print(console, f"{summary.name}: {summary.answer}" if len(summaries) > 1 else summary.answer, "bold")
+    _print(console, f"Page: {written[0]}")
+
+
+def _show_study(summary: Summary, page: Path, console: Console) -> None:
+    _print(console, summary.answer, "bold")
     _print(console, summary.title)
     console.print()
     table = terminal(summary, console)
@@ -32,17 +47,14 @@ def show_report(summary: Summary, written: Sequence[Path], console: Console | No
     for finding in summary.findings:
         _print(console, finding)
     if len(table.columns) < len(columns(summary)):
-        _print(console, f"The terminal is too narrow for all columns: see {written[0].name}.")
+        _print(console, f"The terminal is too narrow for all columns: see {page.name}.")
     _print(console, caption(summary))
     for warning in summary.warnings:
         _print(console, f"Warning: {warning}", "yellow")
     for failure in summary.failures:
         _print(console, f"Failed: {failure}", "red")
-    _print(console, f"Written to {written[0].parent}: {', '.join(path.name for path in written)}")
     if search := summary.search:
         _print(console, f"Optuna study {search.study!r} is stored in {search.storage}; open it with optuna-dashboard.")
-    if summary.failures:
-        _print(console, "Run the same command again to retry the failed runs.")
 
 
 def show_training(run: RunResult | FailedRun, folder: Path, console: Console | None = None) -> None:
