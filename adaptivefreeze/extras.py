@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-_SEARCH = ("optuna", "pydantic", "sklearn", "sqlalchemy")
+_SEARCH = ("optuna", "pydantic", "scipy", "sklearn", "sqlalchemy")
 
 EXTRAS = {
     "search": _SEARCH,

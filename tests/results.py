@@ -26,6 +26,18 @@ from adaptivefreeze.search.result import estimates
 TASK = TaskRecord("ner", "towns", "f00d", 1200, ("O", "B-LOC", "I-LOC"), coverage={"words": 9000})
 MODEL = ModelRecord("tiny", blocks=4, parameters=1_000_000, fingerprint="beef")
 
+UNFROZEN = tuple(Timeline([Change(0, FreezeMask(MODEL.blocks), "static")]).to_json())
+CHANGING = tuple(
+    Timeline(
+        [
+            Change(0, FreezeMask(4), "start"),
+            Change(5, FreezeMask.first(4, 2), "holds"),
+            Change(10, FreezeMask.first(4, 1), "dropped"),
+            Change(12, FreezeMask.first(4, 2), "holds"),
+        ]
+    ).to_json()
+)
+
 SEARCH_SCORES = {0: (0.90, 0.91), 2: (0.905, 0.908), 4: (0.70, 0.72)}
 
 

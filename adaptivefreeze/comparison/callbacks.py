@@ -9,8 +9,14 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..meters.step_timer import StepTimer
+from ..policies import Signals
+from ..policies.decision import Norms
+from ..trainer.callback import FreezeCallback
 from .interrupt import check_interrupt
-from .result import ValidationPoint
+from .result import SignalRecord, ValidationPoint
+
+UNIT_SIGNALS = ("gradient_changes", "weight_changes", "gradients", "importance", "weights")
+"""The signals with one number per unit, those that policies compare directly first."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -62,6 +68,35 @@ class ValidationCurve(TrainerCallback):
                 loss=loss if loss is not None and math.isfinite(loss) else None,
             )
         )
+
+
+class SignalHistory(TrainerCallback):
+    """Records what the policy of `freezing` measured at each decision point, as far as it is one number per unit.
+
+    Must come after `freezing` in the list of callbacks.
+    """
+
+    def __init__(self, freezing: FreezeCallback) -> None:
+        self.records: list[SignalRecord] = []
+        self._freezing = freezing
+        self._last: Signals | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signals = self._freezing.signals
+        if signals is None or signals is self._last:
+            return
+        self._last = signals
+        for name in UNIT_SIGNALS:
+            values = {unit: _number(value) for unit, value in (getattr(signals, name) or {}).items()}
+            values = {unit: value for unit, value in values.items() if math.isfinite(value)}
+            if values:
+                self.records.append(SignalRecord(signals.step, name.replace("_", " "), values))
+
+    on_evaluate = on_step_end
+
+
+def _number(value: float | Norms) -> float:
+    return value.l2 if isinstance(value, Norms) else float(value)
 
 
 class TimeLimit(TrainerCallback):

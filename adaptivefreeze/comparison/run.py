@@ -23,7 +23,16 @@ from ..meters.memory import PeakMemory
 from ..meters.step_timer import StepTimer
 from ..policies import Nothing, Policy, is_full_fine_tuning
 from ..trainer.callback import FreezeCallback
-from .callbacks import InterruptCheck, LossGuard, StepReport, TimeLimit, TrainingDiverged, ValidationCurve, check_loss
+from .callbacks import (
+    InterruptCheck,
+    LossGuard,
+    SignalHistory,
+    StepReport,
+    TimeLimit,
+    TrainingDiverged,
+    ValidationCurve,
+    check_loss,
+)
 from .prediction import predicted_ratio, share_seen_again, step_shape
 from .records import task_record
 from .result import FailedRun, Metrics, ModelRecord, RunResult, Timing
@@ -85,7 +94,8 @@ def run_scenario(
         curve = ValidationCurve(clock)
         freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False, quiet=True)
         limit = TimeLimit(clock, stop_after)
-        callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit, InterruptCheck()]
+        history = SignalHistory(freezing)
+        callbacks = [clock.opening, freezing, LossGuard(), curve, clock.closing, limit, history, InterruptCheck()]
         if on_step is not None:
             callbacks.append(StepReport(on_step))
 
@@ -128,6 +138,7 @@ def run_scenario(
         settings=settings.to_json(),
         cache_stats=None if freezing.cache is None else freezing.cache.stats.to_json(),
         full_fine_tuning=is_full_fine_tuning(policy, stack),
+        signals=tuple(history.records),
         timing=Timing.of(clock.step_seconds, clock.load_average),
         order=order,
     )

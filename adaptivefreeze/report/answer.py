@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ..comparison.result import RunResult
 from ..comparison.statistics import Guessing, Interval
 from ..model.mask import FreezeMask
 from . import checks
-
-if TYPE_CHECKING:
-    from .summary import Row
+from .row import Row
 
 MARGIN = 0.005
 """A mean loss of up to 0.5 points, or one standard error of the split, can count as the quality of full fine-tuning."""

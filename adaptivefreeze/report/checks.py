@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from ..comparison.result import FailedRun, RunResult
+from ..comparison.result import FailedRun, RunResult, TaskRecord
 from ..comparison.statistics import Guessing, at_chance, standard_error
-
-if TYPE_CHECKING:
-    from .summary import Row
+from .row import Row
 
 TOLERANCE = 0.002
 """A validation score counts as the quality of full fine-tuning from this far below its final score: 0.2 points."""
@@ -99,7 +96,7 @@ def learning(runs: Sequence[RunResult]) -> tuple[str, ...]:
 
 def scores(rows: Sequence[Row], runs: Sequence[RunResult], failures: Sequence[FailedRun]) -> tuple[str, ...]:
     """Return what limits the scores: the tokenizer, the cache, missing tests, and the resolution of the splits."""
-    found = dict.fromkeys(warning for run in (*runs, *failures) for warning in run.task.warnings)
+    found = dict.fromkeys(warning for task in _tasks(runs, failures) for warning in task.warnings)
     for run in runs:
         if run.cache_stats is not None and run.cache_stats.get("disabled_reason"):
             reason = str(run.cache_stats["disabled_reason"]).rstrip(".")
@@ -146,6 +143,10 @@ def _same_work(runs: Sequence[RunResult]) -> list[tuple[list[RunResult], bool]]:
         found += [(kind, True) for kind in kinds.values() if len(kind) > 1]
         found += [(group, False)] if len(kinds) > 1 else []
     return found
+
+
+def _tasks(runs: Sequence[RunResult], failures: Sequence[FailedRun]) -> list[TaskRecord]:
+    return [run.task for run in runs] + [run.task for run in failures]
 
 
 def _place(run: RunResult) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from .figures import Chart, Mark, Series
+from .chart import Chart, Mark, Series
 from .freeze_map import FreezeMap
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def draw_map(found: FreezeMap) -> Figure:
         curve.plot(*zip(*found.validation, strict=True), color=COLOURS[1], marker=".")
         curve.set_ylabel("validation\nmacro F1")
         curve.grid(alpha=0.3)
+        curve.margins(y=0.25)
     if found.heat:
         heat = rest.pop(0)
         edges = [0, *(step for step, _ in found.heat)]

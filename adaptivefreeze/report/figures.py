@@ -3,89 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 
 from ..comparison.result import RunResult
 from ..model.mask import FreezeMask
+from .chart import Chart, Mark, Range, Series
 from .checks import TOLERANCE
+from .row import Row, Spread
 from .sampling import evenly
-from .summary import Row, SearchDetails, Spread, Summary, seconds_to_quality
+from .summary import SearchDetails, Summary, seconds_to_quality
 from .table import score_name
 
 CURVE_POINTS = 200
 """Points of one learning curve; longer ones are thinned out."""
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One point of a chart.
-
-    Args:
-        x: Horizontal position.
-        y: Vertical position.
-        text: What hovering shows; name and values if empty.
-        x_error: Ends of the horizontal error bar.
-        y_error: Ends of the vertical error bar.
-        label: Text beside the point.
-    """
-
-    x: float
-    y: float
-    text: str = ""
-    x_error: Range | None = None
-    y_error: Range | None = None
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Series:
-    """Marks of one name. Series of the same name share colour, marker and legend entry.
-
-    Args:
-        name: Legend entry.
-        marks: The points.
-        style: `points`, `line`, or `both`.
-        control: Whether the series is for orientation: drawn in grey, with open markers and dashed lines.
-    """
-
-    name: str
-    marks: tuple[Mark, ...]
-    style: str = "points"
-    control: bool = False
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One figure with two numeric axes.
-
-    Args:
-        key: File name of the figure.
-        title: Heading.
-        caption: How to read it.
-        x_label: Quantity and unit of the horizontal axis.
-        y_label: The same of the vertical axis.
-        series: What is drawn.
-        whole: Whether the horizontal ticks are whole numbers.
-        from_zero: Whether the horizontal axis begins at 0.
-        diagonal: Whether the line y = x is drawn.
-        level: A horizontal line: its height and name.
-        band: A shaded range of heights and its name.
-    """
-
-    key: str
-    title: str
-    caption: str
-    x_label: str
-    y_label: str
-    series: tuple[Series, ...]
-    whole: bool = False
-    from_zero: bool = True
-    diagonal: bool = False
-    level: tuple[float, str] | None = None
-    band: tuple[float, float, str] | None = None
 
 
 def charts(summary: Summary, published: Mapping[str, float] | None = None) -> tuple[Chart, ...]:
@@ -220,24 +150,28 @@ def learning_curves(summary: Summary) -> Chart:
 
 def prediction(summary: Summary) -> Chart:
     """Measured against predicted speedup."""
-    marks = [
-        Mark(
-            row.predicted_speedup.mean,
-            row.gain.mean,
-            f"{row.scenario}: measured {row.gain.mean:.2f}×, predicted {row.predicted_speedup.mean:.2f}×",
-            y_error=_bounds(row.gain.low, row.gain.high),
-            label=_short(row.scenario),
-        )
-        for row in summary.rows
-        if row.predicted_speedup and row.gain and not row.highlighted
-    ]
+    series = []
+    for name, rows in groupby(sorted(summary.rows, key=_group), key=_group):
+        marks = [
+            Mark(
+                row.predicted_speedup.mean,
+                row.gain.mean,
+                f"{row.scenario}: measured {row.gain.mean:.2f}×, predicted {row.predicted_speedup.mean:.2f}×",
+                y_error=_bounds(row.gain.low, row.gain.high),
+                label=_short(row.scenario),
+            )
+            for row in rows
+            if row.predicted_speedup and row.gain and not row.highlighted
+        ]
+        series += [Series(name, tuple(marks), control=name in _CONTROLS)] if marks else []
     return Chart(
         "prediction",
         "Predicted and measured speedup",
         f"On the dashed line both are equal. {_BARS}",
         "predicted speedup over full fine-tuning (×)",
         "measured speedup (×)",
-        (Series("scenarios", tuple(marks)),) if marks else (),
+        tuple(series),
+        from_zero=False,
         diagonal=True,
     )
 

@@ -7,7 +7,8 @@ import io
 import re
 from collections.abc import Callable, Sequence
 
-from .summary import Row, Summary
+from .row import Row
+from .summary import Summary
 from .table import caption, columns
 
 _LATEX = {

@@ -12,7 +12,8 @@ from ..comparison.folder import StudyFolder
 from ..comparison.result import FailedRun, RunResult
 from ..errors import RequestError
 from .checks import ENVIRONMENT
-from .summary import Row, SearchDetails, Spread, Summary, summarize_runs
+from .row import Row, Spread
+from .summary import SearchDetails, Summary, summarize_runs
 
 if TYPE_CHECKING:
     from ..search import DepthSearch, Outcome

@@ -67,9 +67,13 @@
 
   function horizontal(box, low, high, whole) {
     const x = (value) => box.left + ((value - low) / (high - low || 1)) * (box.right - box.left);
+    let end = -8;
     for (const tick of ticks(low, high, Math.min(10, (box.right - box.left) / 75), whole)) {
       add(box.svg, "line", {x1: x(tick), x2: x(tick), y1: box.top, y2: box.bottom, class: "grid"});
-      add(box.svg, "text", {x: x(tick), y: box.bottom + 17, "text-anchor": "middle", class: "tick"}, number(tick));
+      const text = add(box.svg, "text", {x: x(tick), y: box.bottom + 17, "text-anchor": "middle", class: "tick"}, number(tick));
+      const half = text.getComputedTextLength() / 2;
+      if (x(tick) - half < end + 8 || x(tick) + half > box.width) text.remove();
+      else end = x(tick) + half;
     }
     return x;
   }
@@ -109,13 +113,14 @@
     if (spec.diagonal) add(inside, "line", {x1: x(xLow), y1: y(xLow), x2: x(xHigh), y2: y(xHigh), class: "level"});
     if (spec.level) add(inside, "line", {x1: box.left, x2: box.right, y1: y(spec.level[0]), y2: y(spec.level[0]), class: "level"});
 
-    const style = styles(spec.series), points = [];
+    const style = styles(spec.series), points = [], taken = [];
     for (const series of spec.series) {
       const look = style.get(series.name);
       const group = add(inside, "g", {"data-name": series.name, class: "series"});
       if (series.style !== "points") {
         const d = series.marks.map((m, i) => `${i ? "L" : "M"}${x(m.x).toFixed(1)} ${y(m.y).toFixed(1)}`).join("");
         add(group, "path", {d, fill: "none", stroke: look.color, "stroke-width": 1.8, "stroke-dasharray": look.dash});
+        taken.push(...along(series.marks.map((m) => [x(m.x), y(m.y)])));
       }
       for (const m of series.marks) {
         const [px, py] = [x(m.x), y(m.y)];
@@ -128,7 +133,7 @@
         }
       }
     }
-    label(box, points);
+    label(box, points, taken);
     hover(box, (px, py) => {
       let best = null, nearest = 28 ** 2;
       for (const p of points) {
@@ -140,9 +145,20 @@
     legend(figure, style, spec);
   }
 
-  // Writes each label at the nearest place where it covers no point and no other label; hovering names the others.
-  function label(box, points) {
-    const taken = points.map(({px, py}) => [px - 6, py - 6, px + 6, py + 6]);
+  // Small boxes along a line, which labels avoid.
+  function along(ends) {
+    return ends.slice(1, 60).flatMap(([bx, by], i) => {
+      const [ax, ay] = ends[i], count = Math.ceil(Math.hypot(bx - ax, by - ay) / 8);
+      return Array.from({length: count}, (_, j) => {
+        const [cx, cy] = [ax + ((bx - ax) * j) / count, ay + ((by - ay) * j) / count];
+        return [cx - 2, cy - 2, cx + 2, cy + 2];
+      });
+    });
+  }
+
+  // Writes each label at the nearest place where it covers no point, line or label; hovering names the others.
+  function label(box, points, taken) {
+    taken.push(...points.map(({px, py}) => [px - 6, py - 6, px + 6, py + 6]));
     for (const {px, py, m} of points) {
       if (!m.label) continue;
       const text = add(box.svg, "text", {"text-anchor": "middle", class: "label"}, m.label);

@@ -8,7 +8,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .checks import TOLERANCE, resolution
-from .summary import Row, Spread, Summary
+from .row import Row, Spread
+from .summary import Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,10 +183,10 @@ def caption(summary: Summary) -> str:
     epochs = "Epochs: as many as fit into the training time of full fine-tuning. " if _same_time(summary) else ""
     return (
         f"Scores on the test split, {over}.{resolved} Train s: time in training steps. ×: speedup over full "
-        f"fine-tuning, seed by seed. Predicted ×: the same by the cost model. {epochs}s to quality: training time until "
-        f"validation macro F1 first came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with "
-        "the same seed; (2 of 3): mean over the seeds that reached it. × to quality: that time for full fine-tuning "
-        "divided by "
+        f"fine-tuning, seed by seed. Predicted ×: the same by the cost model. {epochs}s to quality: training time "
+        f"until validation macro F1 first came within {TOLERANCE * 100:.1f} points of the final score of full "
+        "fine-tuning with the same seed; (2 of 3): mean over the seeds that reached it. × to quality: that time for "
+        "full fine-tuning divided by "
         "that of the row."
     )
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..comparison.statistics import t_interval
 from .result import DepthSearch, Outcome
 from .trials import Replicate, counted
+
+CHANCE = 0.01
+"""A best score up to one point above that of guessing means that nothing was learned."""
 
 
 def conclude(found: DepthSearch, untried: str | None = None) -> tuple[str, ...]:
@@ -25,7 +29,13 @@ def conclude(found: DepthSearch, untried: str | None = None) -> tuple[str, ...]:
     also = f"it is also {within}{_speed(best, ', ')}"
     if fast.name != best.name:
         also = f"{within} is {fast.label} ({text(fast.mean)}{_speed(fast, ', ')})"
-    sentences = [
+    sentences = []
+    if found.guessing is not None and greater and best.mean <= found.guessing + CHANCE:
+        sentences.append(
+            f"Nothing was learned: the best score is {text(best.mean)}, and always answering the most frequent label "
+            f"has {text(found.guessing)}. Train for more steps or with a higher learning rate."
+        )
+    sentences += [
         f"The best {kind} is {best.label} ({text(best.mean)}); {also}.",
         _separation(found.outcomes, best, number),
     ]
@@ -61,19 +71,26 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _separation(outcomes: Sequence[Outcome], best: Outcome, number: str) -> str:
-    """The outcomes that the confidence intervals cannot tell from the best one."""
+    """The outcomes whose paired difference from the best one can be chance."""
     if best.estimate is None or best.estimate.low is None:
         return (
             "With one seed no interval can be given, so how much of a difference is chance is unknown. Give more "
             "seeds, or --folds."
         )
-    whole = [(o, o.estimate) for o in outcomes if o.estimate is not None and o.estimate.low is not None]
-    near = [outcome for outcome, estimate in whole if estimate.overlaps(best.estimate)]
+    near = [outcome for outcome in outcomes if _tied(outcome, best)]
     if len(near) == 1:
-        return f"The interval of {best.label} overlaps no other with {number}."
+        return f"{best.label} is told apart from every other with {number}."
     fastest = max(near, key=lambda outcome: outcome.speedup or 0.0)
     faster = _speed(fastest, f"; {fastest.label} is ")
     return f"{_listed(near)} cannot be told apart with {number}{faster}."
+
+
+def _tied(outcome: Outcome, best: Outcome) -> bool:
+    """Whether the paired interval of the difference between two complete outcomes contains 0."""
+    if not outcome.complete or len(outcome.scores) != len(best.scores):
+        return False
+    pairs = zip(outcome.scores, best.scores, strict=True)
+    return outcome.name == best.name or t_interval([one - other for one, other in pairs]).contains(0.0)
 
 
 def _listed(outcomes: Sequence[Outcome]) -> str:

@@ -17,6 +17,7 @@ from ..comparison.records import starting_model, task_record
 from ..comparison.result import FailedRun, RunResult
 from ..comparison.run import run_or_record_failure, score_saved, warm_up
 from ..comparison.settings import StudySettings
+from ..comparison.statistics import Guessing
 from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.cost import StepShape, step_ratio
@@ -68,6 +69,10 @@ class Objective(ABC):
     def test(self, candidate: Candidate, replicate: Replicate) -> dict[str, float]:
         """Return the scores of a trained model on the test split, empty if there is no test split."""
         return {}
+
+    def guessing(self, metric: str) -> float | None:
+        """Return the score of always answering the most frequent label, or None if it is unknown."""
+        return None
 
     def discard(self, candidate: Candidate, replicates: Sequence[Replicate]) -> None:
         """Delete the models of a candidate that will not be chosen."""
@@ -180,6 +185,12 @@ class TaskObjective(Objective):
             run = replace(run, metrics=metrics)
             folder.store(run)
         return {name: value for name in METRICS if (value := getattr(run.metrics, name)) is not None}
+
+    def guessing(self, metric: str) -> float | None:
+        if self._fold_tasks:
+            return None
+        guess = Guessing.of(task_record(self.task).label_counts["validation"])
+        return None if guess is None else float(getattr(guess, metric))
 
     def discard(self, candidate: Candidate, replicates: Sequence[Replicate]) -> None:
         for replicate in replicates:

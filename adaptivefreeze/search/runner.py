@@ -196,6 +196,7 @@ def conclude_search(worker: Worker, tests: TestScores, folder: Path | None) -> D
         greater_is_better=options.greater_is_better,
         folder=folder,
         ran=worker.queue.ran,
+        guessing=worker.objective.guessing(options.metric),
     )
     untried = None if options.trials else worker.plan.untried(worker.tried())
     return replace(found, conclusion=conclude(found, untried))

@@ -19,7 +19,7 @@ from ..model.discovery import find_blocks
 from ..model.mask import FreezeMask
 from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
-from ..policies import Policy, parse_policy
+from ..policies import Policy, Signals, parse_policy
 from .announcer import Announcer, add_to_model_card
 from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
 from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding
@@ -127,6 +127,11 @@ class FreezeCallback(TrainerCallback):
     def mask(self) -> FreezeMask | None:
         """The mask in force, or the last one after training. None before the first training."""
         return self.timeline[-1].mask if len(self.timeline) else None
+
+    @property
+    def signals(self) -> Signals | None:
+        """What an adaptive policy received at its last decision point. None before the first, and after training."""
+        return self._run.runner.signals if self._run is not None and self._run.runner is not None else None
 
     def move(self, mask: FreezeMask, reason: str, state: TrainerState) -> None:
         """Make `mask` hold from now on, and record it in the timeline.

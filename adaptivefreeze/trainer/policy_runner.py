@@ -50,12 +50,16 @@ class PolicyRunner:
         model: The model that is trained.
         stack: Its units.
         plan: The training run.
+
+    Attributes:
+        signals: What the policy received at the last decision point; None before the first.
     """
 
     def __init__(self, policy: AdaptivePolicy, model: nn.Module, stack: BlockStack, plan: TrainingPlan) -> None:
         self.policy = policy
         self.decision_points = policy.decision_points(plan.total_steps, plan.steps_per_epoch)
         self.collector = SignalCollector(policy.needs, model, stack, accumulation=plan.accumulation)
+        self.signals: Signals | None = None
         self._stack = stack
         self._plan = plan
         self._gradients_seen_at: int | None = None
@@ -129,7 +133,7 @@ class PolicyRunner:
             ahead: How many steps the learning-rate schedule is ahead of `step`.
         """
         plan = self._plan
-        signals = Signals(
+        self.signals = Signals(
             step=step,
             total_steps=plan.total_steps,
             steps_per_epoch=plan.steps_per_epoch,
@@ -141,7 +145,7 @@ class PolicyRunner:
             stack=self._stack,
             **self.collector.read(cached=cached, examples_pass=plan.steps_per_epoch),
         )
-        decision = self.policy.update(signals)
+        decision = self.policy.update(self.signals)
         if metrics is None:
             self.collector.reset()
         return decision

@@ -17,8 +17,8 @@ from adaptivefreeze.comparison.equal_time import (
 )
 from adaptivefreeze.comparison.result import RunResult
 from adaptivefreeze.model.cost import StepShape, step_ratio
+from adaptivefreeze.report.formats import markdown
 from adaptivefreeze.report.load import load_runs
-from adaptivefreeze.report.table import markdown
 
 SHAPE = StepShape(examples=8, tokens=16)
 

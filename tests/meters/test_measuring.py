@@ -34,7 +34,18 @@ def test_the_step_timer_counts_steps_only(monkeypatch):
     for _ in range(2):
         timer.opening.on_step_begin(None, None, None)
         timer.closing.on_step_end(None, None, None)
-    assert (timer.seconds, timer.steps, timer.joules) == (2.5, 2, None)
+    assert (timer.seconds, list(timer.step_seconds), timer.joules) == (2.5, [2.0, 0.5], None)
+
+
+def test_the_step_timer_averages_the_load_over_its_steps(monkeypatch):
+    loads = iter([(1.0, 0, 0), (4.0, 0, 0)]).__next__
+    monkeypatch.setattr(step_timer.psutil, "getloadavg", loads)
+    timer = StepTimer(CPU)
+    assert timer.load_average == 0
+    for _ in range(2):
+        timer.start()
+        timer.stop()
+    assert timer.load_average == 2.5
 
 
 def test_a_step_timer_that_was_not_started_cannot_be_stopped():

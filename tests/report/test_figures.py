@@ -1,4 +1,4 @@
-"""What the figures show, and that they are drawn."""
+"""What the figures show, and that Matplotlib draws them."""
 
 from itertools import combinations
 
@@ -6,25 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
-from results import made, searched
+from results import CHANGING, UNFROZEN, made, searched
 
-from adaptivefreeze import FreezeMask, Timeline
-from adaptivefreeze.model.timeline import Change
-from adaptivefreeze.report.drawing import draw_all, draw_curves, draw_scores, draw_timelines, png, svg
-from adaptivefreeze.report.figures import (
-    freeze_timelines,
-    frozen_blocks,
-    frozen_units,
-    search_scores,
-    trade_off,
-    validation_curves,
-)
+from adaptivefreeze import FreezeMask
+from adaptivefreeze.comparison.result import SignalRecord
+from adaptivefreeze.report.drawing import draw_chart, draw_map, png, svg
+from adaptivefreeze.report.figures import charts, frozen_blocks
+from adaptivefreeze.report.freeze_map import MAX_MAPS, freeze_maps, frozen_units
 from adaptivefreeze.report.load import summarize_search
-from adaptivefreeze.report.summary import Row, summarize_runs
+from adaptivefreeze.report.row import Row
+from adaptivefreeze.report.summary import summarize_runs
 
 SUMMARY = summarize_runs(
     [
-        made("nothing", seconds=20.0, macro_f1=0.9),
+        made("nothing", seconds=20.0, macro_f1=0.9, timeline=UNFROZEN),
         made("bottom-up:1", seconds=15.0, macro_f1=0.8),
         made("bottom-up:2", seconds=12.0, macro_f1=0.85),
         made("head-only", seconds=12.0, macro_f1=0.5),
@@ -32,40 +27,65 @@ SUMMARY = summarize_runs(
 )
 
 
+def chart(summary, key):
+    return next(chart for chart in charts(summary) if chart.key == key)
+
+
+def series(chart, name):
+    return next(series for series in chart.series if series.name == name)
+
+
 def test_the_pareto_front_holds_what_no_scenario_dominates():
-    info = trade_off(SUMMARY)
-    assert [point.name for point in info.line] == ["bottom-up:2", "nothing"]
-    assert {point.name: point for point in info.points}["bottom-up:1"].group == "bottom-up"
+    info = chart(SUMMARY, "quality-time")
+    assert [(mark.x, mark.y) for mark in series(info, "Pareto front").marks] == [(12.0, 85.0), (20.0, 90.0)]
+    assert [mark.label for mark in series(info, "bottom-up").marks] == ["1", "2"]
+    assert series(info, "full fine-tuning").control
+    assert not series(info, "head-only").control
+
+
+def test_energy_is_drawn_where_it_was_measured():
+    assert "quality-energy" not in [chart.key for chart in charts(SUMMARY)]
+    assert chart(summarize_runs([made("nothing", energy_joules=5.0)]), "quality-energy").series[0].marks[0].x == 5.0
 
 
 def test_every_scenario_is_drawn_and_equal_figures_give_equal_svg():
-    once, again = (svg(draw_scores(trade_off(SUMMARY))) for _ in range(2))
+    once, again = (svg(draw_chart(chart(SUMMARY, "quality-time"))) for _ in range(2))
     assert once == again
-    assert once.startswith("<svg")
     assert "head-only" in once
     assert "macro F1 on the test split" in once
 
 
 def test_a_figure_can_be_saved_as_png():
-    assert png(draw_scores(trade_off(SUMMARY))).startswith(b"\x89PNG")
+    assert png(draw_chart(chart(SUMMARY, "quality-time"))).startswith(b"\x89PNG")
 
 
-def test_a_curve_needs_two_evaluations():
-    summary = summarize_runs([made("nothing"), made("nothing", 1), made("head-only", curve=((3.0, 0.5),))])
-    info = validation_curves(summary)
-    assert [(curve.scenario, curve.seed) for curve in info] == [("nothing", 0), ("nothing", 1)]
-    assert info[0].points == ((5.0, 0.7), (10.0, 0.8))
-    (legend,) = draw_curves(info, "title").legends
-    assert [text.get_text() for text in legend.get_texts()] == ["nothing"]
+def test_error_bars_are_t_intervals_over_seeds():
+    summary = summarize_runs([made(seed=seed, macro_f1=f1) for seed, f1 in enumerate((0.80, 0.82, 0.87))])
+    (mark,) = series(chart(summary, "quality-time"), "bottom-up").marks
+    half = 4.3027 * 0.0360555 / 3**0.5
+    assert mark.y_error == pytest.approx((100 * (0.83 - half), 100 * (0.83 + half)), rel=1e-4)
 
 
-CHANGES = [
-    Change(0, FreezeMask(4), "start"),
-    Change(5, FreezeMask.first(4, 2), "holds"),
-    Change(10, FreezeMask.first(4, 1), "dropped"),
-    Change(12, FreezeMask.first(4, 2), "holds"),
-]
-CHANGING = tuple(Timeline(CHANGES).to_json())
+def test_quality_against_depth_has_both_sides_and_begins_with_full_fine_tuning():
+    info = chart(summarize_runs([*SUMMARY.results[:3], made("top-down:2", macro_f1=0.7)]), "quality-depth")
+    assert [(mark.x, mark.y) for mark in series(info, "bottom-up").marks] == [(0, 90), (2, 80), (2, 85)]
+    assert [(mark.x, mark.y) for mark in series(info, "top-down").marks] == [(0, 90), (2, 70)]
+    assert info.whole
+    assert info.level == (90.0, "full fine-tuning")
+
+
+def test_a_curve_needs_two_evaluations_and_shows_when_the_quality_was_reached():
+    runs = [
+        made("nothing"),
+        made("nothing", 1),
+        made("head-only", curve=((3.0, 0.5),)),
+        made(curve=((2.0, 0.6), (4.0, 0.81))),
+    ]
+    info = chart(summarize_runs(runs), "learning-curves")
+    assert [one.name for one in info.series] == ["nothing", "nothing", "bottom-up:2", "time to quality"]
+    assert [(mark.x, mark.y) for mark in info.series[-1].marks] == [(4.0, 81.0)]
+    (legend,) = draw_chart(info).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["nothing", "bottom-up:2", "time to quality"]
 
 
 @given(
@@ -81,39 +101,43 @@ def test_a_mask_is_read_as_it_is_written(depth, blocks, embeddings, head):
 
 
 def test_a_unit_is_drawn_for_as_long_as_it_is_frozen():
-    (run,) = freeze_timelines(summarize_runs([made("validation", timeline=CHANGING), made("bottom-up:2")]))
-    assert (run.scenario, run.steps, run.depth) == ("validation", 20, 4)
+    (run,) = freeze_maps(summarize_runs([made("validation", timeline=CHANGING), made("bottom-up:2")]))
+    assert (run.title, run.steps, run.units) == (
+        "validation, seed 0", 20, ("embeddings", "block 0", "block 1", "block 2", "block 3", "head"),
+    )  # fmt: skip
     assert run.spans == ((0, 5, 20), (1, 5, 20), (2, 5, 10), (2, 12, 20))
+    assert run.validation == ((10, 70.0), (20, 80.0))
 
 
-def test_one_seed_of_a_scenario_is_drawn():
-    summary = summarize_runs([made("validation", seed, timeline=CHANGING) for seed in (2, 1)])
-    assert [run.seed for run in freeze_timelines(summary)] == [1]
+def test_first_seeds_come_first_and_the_number_of_maps_is_limited():
+    scenarios = [f"autofreeze:percentile={percentile}" for percentile in range(10, 40)]
+    runs = [made(name, seed, timeline=CHANGING) for name in scenarios for seed in (1, 2)]
+    found = freeze_maps(summarize_runs(runs))
+    assert len(found) == MAX_MAPS
+    assert {one.title.rpartition(" ")[2] for one in found} == {"1"}
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_every_timeline_is_in_the_drawing(count):
-    runs = [made(f"autofreeze:percentile={50 + i}", timeline=CHANGING) for i in range(count)]
-    drawn = draw_timelines(freeze_timelines(summarize_runs(runs)))
-    assert len(drawn.axes) == count
-    assert all(len(axes.collections) == 4 for axes in drawn.axes)
-    assert "autofreeze:percentile=50, seed 0" in svg(drawn)
+def test_the_signal_of_the_policy_is_scaled_to_its_range():
+    records = (
+        SignalRecord(5, "gradients", {"block 0": 1.0, "head": 5.0}),
+        SignalRecord(10, "gradients", {"block 0": 3.0}),
+    )
+    (run,) = freeze_maps(summarize_runs([made("autofreeze", timeline=CHANGING, signals=records)]))
+    assert (run.signal, run.range) == ("gradients", (1.0, 5.0))
+    assert run.heat == ((5, (None, 0.0, None, None, None, 1.0)), (10, (None, 0.5, None, None, None, None)))
+    assert len(draw_map(run).axes) == 3
 
 
 def test_the_scores_of_a_search_have_intervals_and_baselines_at_their_depth():
-    def scores(result):
-        summary = summarize_search(result)
-        return search_scores(summary, summary.search)
-
-    shown = scores(searched())
-    assert [point.x for point in shown.line] == [0, 2, 4]
-    assert [(point.label, point.x) for point in shown.line if point.label] == [("k* = k_fast, 1.7×", 2)]
-    two = scores(searched(fast=searched().outcomes[2])).line
-    assert [(point.label, point.x) for point in two if point.label] == [("k*, 1.7×", 2), ("k_fast, 5.0×", 4)]
-    baselines = [point for point in shown.points if point.group == "baselines"]
-    assert [(point.x, point.score) for point in baselines] == [(2, pytest.approx(0.61))]
-    first = shown.points[0]
-    assert (first.score - first.below, first.score + first.above) == pytest.approx((0.90, 0.91))
+    shown = chart(summarize_search(searched()), "search")
+    depths = series(shown, "candidates").marks
+    assert [mark.x for mark in depths] == [0, 2, 4]
+    assert [(mark.label, mark.x) for mark in depths if mark.label] == [("k* = k_fast, 1.7×", 2)]
+    two = series(chart(summarize_search(searched(fast=searched().outcomes[2])), "search"), "candidates").marks
+    assert [(mark.label, mark.x) for mark in two if mark.label] == [("k*, 1.7×", 2), ("k_fast, 5.0×", 4)]
+    assert [(mark.x, mark.y) for mark in series(shown, "baselines").marks] == [(2, pytest.approx(61))]
+    assert depths[0].y_error[0] < 90.5 < depths[0].y_error[1]
+    assert shown.band[:2] == pytest.approx((90.15, 90.65))
 
 
 @pytest.mark.parametrize(("scenario", "blocks"), [("top-down:3,embeddings=true", 3), ("head-only", 0)])
@@ -121,10 +145,14 @@ def test_a_baseline_is_drawn_at_the_depth_in_its_spec(scenario, blocks):
     assert frozen_blocks(Row(scenario=scenario)) == blocks
 
 
+def drawn(summary):
+    return [*map(draw_chart, charts(summary)), *map(draw_map, freeze_maps(summary))]
+
+
 def test_dollar_signs_of_a_pattern_are_drawn_as_written():
     runs = [made("nothing"), made(r"modules:^a\b$|\w_$", timeline=CHANGING)]
-    for figure in draw_all(summarize_runs(runs)).values():
-        assert r"^a\b$|\w_$" in svg(figure)
+    texts = [svg(figure) for figure in drawn(summarize_runs(runs))]
+    assert sum(r"^a\b$|\w_$" in text for text in texts) >= 3
 
 
 def test_no_text_of_a_figure_covers_another():
@@ -134,7 +162,7 @@ def test_no_text_of_a_figure_covers_another():
         for k in range(6)
     ]
     for summary in (summarize_runs(crowd), summarize_search(searched())):
-        for figure in draw_all(summary).values():
+        for figure in drawn(summary)[:8]:
             figure.draw_without_rendering()
             texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
             boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts]

@@ -12,10 +12,10 @@ from results import failed, folder_of, made, searched
 from adaptivefreeze import RequestError
 from adaptivefreeze.comparison.folder import StudyFolder
 from adaptivefreeze.comparison.result import read_run
-from adaptivefreeze.report.drawing import draw_all
+from adaptivefreeze.report.formats import as_csv, latex, markdown
 from adaptivefreeze.report.load import load_runs, load_search
 from adaptivefreeze.report.page import render
-from adaptivefreeze.report.table import as_csv, markdown
+from adaptivefreeze.report.publish import write_figures
 
 FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NESTED = "[" * 100_000
@@ -62,9 +62,9 @@ def changed(value, path, item):
     return value
 
 
-def reported(summary):
-    """All text of a report, without the figures, which are slow."""
-    return markdown(summary), as_csv(summary), render(summary)
+def reported(summaries):
+    """All text of a report."""
+    return markdown(summaries), as_csv(summaries), latex(summaries), render(summaries)
 
 
 @pytest.mark.parametrize("name", ["run", "failed"])
@@ -77,10 +77,10 @@ def test_a_run_with_one_entry_changed_is_reported_or_refused(tmp_path, name):
         file = tmp_path / "runs" / "odd.json"
         file.write_text(json.dumps(changed(stored(name), path, item)))
         try:
-            summary = load_runs([tmp_path])
+            summaries = load_runs([tmp_path])
         except RequestError:
             return
-        reported(summary)
+        reported(summaries)
 
     check()
 
@@ -94,7 +94,7 @@ def test_a_search_with_one_entry_changed_is_reported_or_refused(tmp_path):
             summary = load_search(tmp_path)
         except RequestError:
             return
-        reported(summary)
+        reported([summary])
 
     check()
 
@@ -171,6 +171,6 @@ def test_a_study_of_wrong_types_is_refused(tmp_path, part):
 def test_a_validation_before_the_first_step_is_drawn(tmp_path):
     """An evaluation at the start of training has taken no time."""
     runs = [made("nothing", curve=((0.0, 0.8), (9.0, 0.8))), made(curve=((0.0, 0.8), (5.0, 0.8)))]
-    summary = load_runs([folder_of(tmp_path, runs[0], replace(runs[1], scenario="bottom-up:²"))])
-    reported(summary)
-    draw_all(summary)
+    summaries = load_runs([folder_of(tmp_path, runs[0], replace(runs[1], scenario="bottom-up:²"))])
+    reported(summaries)
+    write_figures(summaries, tmp_path / "figures")

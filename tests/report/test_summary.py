@@ -5,8 +5,9 @@ from statistics import stdev
 import pytest
 from results import failed, made
 
-from adaptivefreeze.report.summary import Spread, scenario_key, summarize_runs
-from adaptivefreeze.report.table import markdown
+from adaptivefreeze.report.formats import markdown
+from adaptivefreeze.report.row import Spread, scenario_key
+from adaptivefreeze.report.summary import summarize_runs
 
 
 def row(summary, scenario):
@@ -76,7 +77,7 @@ def test_a_seed_that_never_reaches_the_quality_is_counted_and_not_averaged():
     assert once.reached == (0,)
     assert once.seconds_to_quality == Spread(2.0)
     assert once.speedup_to_quality == Spread(2.0)
-    assert "| 2.0 (1 of 2) | 2.00 |" in markdown(summary)
+    assert "| 2.0 (1 of 2) | 2.00 |" in markdown([summary])
     assert row(summary, "nothing").reached == (0, 1)
     assert row(summary, "nothing").speedup_to_quality == Spread(1.0, 0.0)
 

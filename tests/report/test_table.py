@@ -8,40 +8,49 @@ import pytest
 from results import failed, made, searched
 from rich.console import Console
 
+from adaptivefreeze.report.formats import as_csv, latex, markdown
 from adaptivefreeze.report.load import summarize_search
 from adaptivefreeze.report.summary import summarize_runs
-from adaptivefreeze.report.table import as_csv, caption, columns, markdown, terminal
+from adaptivefreeze.report.table import caption, columns, terminal
 
 RUNS = [
     made("bottom-up:0", 0, seconds=20.0, macro_f1=0.90),
     made("bottom-up:0", 1, seconds=22.0, macro_f1=0.92),
     made("bottom-up:2", 0, seconds=10.0, macro_f1=0.85),
-    made("bottom-up:2", 1, seconds=11.0, macro_f1=0.87),
+    made("bottom-up:2", 1, seconds=12.0, macro_f1=0.87),
     failed("head-only", 1),
 ]
 
 
 def test_markdown_has_a_row_a_scenario_and_as_many_cells_as_heads():
-    lines = [line for line in markdown(summarize_runs(RUNS)).splitlines() if line.startswith("|")]
+    lines = [line for line in markdown([summarize_runs(RUNS)]).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1
-    assert "| `bottom-up:2` | 400.0k | 10.5 ± 0.7 | 2.00 ± 0.13 | 2.00 |" in lines[3]
+    assert "| `bottom-up:2` | 400.0k | 11.0 ± 1.4 | 1.92 ± 0.12 | 2.00 |" in lines[3]
     assert "`head-only (failed: seed 1)` | – | –" in lines[4]
 
 
 def test_a_pipe_in_a_pattern_does_not_end_the_cell():
-    lines = markdown(summarize_runs([made("modules:query|key")])).splitlines()
-    assert r"`modules:query\|key`" in lines[2]
+    assert r"| `modules:query\|key` |" in markdown([summarize_runs([made("modules:query|key")])])
 
 
 def test_csv_holds_plain_numbers_and_empty_cells():
-    rows = list(csv.DictReader(io.StringIO(as_csv(summarize_runs(RUNS)))))
+    rows = list(csv.DictReader(io.StringIO(as_csv([summarize_runs(RUNS)]))))
     assert [row["scenario"] for row in rows] == ["bottom-up:0", "bottom-up:2", "head-only"]
-    assert float(rows[1]["train_seconds"]) == 10.5
-    assert float(rows[1]["speedup"]) > 2
+    assert float(rows[1]["train_seconds"]) == 11.0
+    assert float(rows[1]["speedup"]) == pytest.approx((20 / 10 + 22 / 12) / 2)
     assert rows[1]["seeds"] == "0 1"
     assert rows[2]["failed_seeds"] == "1"
     assert rows[2]["macro_f1"] == rows[2]["macro_f1_sd"] == ""
+
+
+def test_latex_has_rules_of_booktabs_and_escapes_text():
+    text = latex([summarize_runs([made("nothing"), made(r"modules:a_b\d{2}^&%$#~")])])
+    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\usepackage{booktabs}", r"0.80"):
+        assert part in text
+    assert r"modules:a\_b\textbackslash{}d\{2\}\textasciicircum{}\&\%\$\#\textasciitilde{}" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
 
 
 def test_entity_f1_is_a_column_only_where_there_are_entities():
@@ -72,7 +81,7 @@ def test_a_wide_terminal_shows_all_columns():
 def test_a_narrow_terminal_shows_fewer_columns_and_each_whole(width):
     text = printed(width)
     assert max(map(len, text.splitlines())) <= width
-    for part in ("bottom-up:2", "0.8600 ± 0.0141", "2.00 ± 0.13", "head-only (failed: seed 1)"):
+    for part in ("bottom-up:2", "0.8600 ± 0.0141", "1.92 ± 0.12", "head-only (failed: seed 1)"):
         assert part in text
     assert "…" not in text
     assert "weighted" not in text
@@ -83,18 +92,18 @@ def test_a_narrow_terminal_shows_fewer_columns_and_each_whole(width):
 
 
 def test_the_table_of_a_search_has_a_row_per_candidate_and_says_what_was_chosen():
-    text = markdown(summarize_search(searched()))
+    text = markdown([summarize_search(searched())])
     assert "| `2 (k*, k_fast)` | 0.9065 ± 0.0021 |" in text
     assert "| `3 (failed)` | – |" in text
     assert "| `top-down:2,embeddings=true` | 0.6100 ± 0.0141 |" in text
-    assert "- The best k is 2." in text
+    assert text.startswith("The best k is 2.")
     assert [row.name for row in summarize_search(searched()).rows][-1] == "top-down:2,embeddings=true"
 
 
 def test_with_one_seed_there_are_no_columns_of_certainty():
     one = summarize_search(searched(replicates=("seed 0",)))
-    assert "interval" not in markdown(one)
-    assert "bootstrap" not in caption(one)
+    assert "interval" not in markdown([one])
+    assert "P(best)" not in caption(one)
 
 
 def test_the_caption_says_when_lower_scores_are_better():
@@ -103,7 +112,7 @@ def test_the_caption_says_when_lower_scores_are_better():
 
 
 def test_the_csv_of_a_search_holds_the_score_of_every_seed():
-    table = list(csv.DictReader(io.StringIO(as_csv(summarize_search(searched())))))
+    table = list(csv.DictReader(io.StringIO(as_csv([summarize_search(searched())]))))
     assert [row["scenario"] for row in table][:2] == ["bottom-up:0", "bottom-up:2"]
     assert float(table[1]["seed 1"]) == 0.908
     assert float(table[1]["validation_score"]) == pytest.approx(0.9065)

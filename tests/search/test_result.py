@@ -1,9 +1,10 @@
-"""What is chosen, the conclusion in sentences, and bootstrap estimates of scores."""
+"""What is chosen, the conclusion in sentences, and estimates of scores."""
 
 import math
 from dataclasses import replace
 
 import pytest
+from scipy import stats
 
 from adaptivefreeze.search.conclusion import conclude, ranges
 from adaptivefreeze.search.result import DepthSearch, Outcome, ScoreEstimate, choose, estimates
@@ -59,7 +60,18 @@ def test_depths_that_overlap_are_said_not_to_be_told_apart():
 
 
 def test_a_winner_by_far_is_said_to_be_one():
-    assert "The interval of 1 overlaps no other with 2 seeds." in said(outcomes({0: [0.5, 0.51], 1: [0.8, 0.81]}))
+    assert "1 is told apart from every other with 2 seeds." in said(outcomes({0: [0.5, 0.51], 1: [0.8, 0.81]}))
+
+
+def test_two_seeds_that_disagree_tell_nothing_apart():
+    assert "0 and 1 cannot be told apart with 2 seeds" in said(outcomes({0: [0.5, 0.6], 1: [0.6, 0.9]}))
+
+
+def test_scores_of_guessing_are_called_so_before_any_depth_is_named():
+    found = outcomes({0: [0.098], 1: [0.101]})
+    search = DepthSearch("a model", "macro_f1", ("seed 0",), 0.005, tuple(found), (), found[1], found[1], (), "s", "m")
+    assert conclude(replace(search, guessing=0.098))[0].startswith("Nothing was learned: the best score is 10.10")
+    assert not any("Nothing was learned" in sentence for sentence in conclude(replace(search, guessing=0.05)))
 
 
 def test_one_seed_is_said_to_give_no_interval():
@@ -94,15 +106,28 @@ def test_intervals_hold_the_mean_and_grow_with_the_spread():
 def test_a_candidate_better_on_every_unit_is_the_best_for_sure_though_intervals_overlap():
     found = estimates({"a": [0.5, 0.7, 0.9], "b": [0.49, 0.69, 0.89]}, 3)
     assert (found["a"].best, found["b"].best) == (1, 0)
-    assert found["a"].overlaps(found["b"])
+    assert found["b"].high > found["a"].low
+
+
+def test_the_interval_is_the_t_interval():
+    found = estimates({"a": [0.80, 0.82, 0.87]}, 3)["a"]
+    low, high = stats.t.interval(0.95, 2, found.mean, stats.sem([0.80, 0.82, 0.87]))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_the_probability_of_being_better_of_two_is_that_of_the_paired_t_test():
+    one, other = [0.80, 0.82, 0.87, 0.81], [0.79, 0.83, 0.84, 0.80]
+    p = stats.ttest_rel(one, other, alternative="less").pvalue
+    assert estimates({"a": one, "b": other}, 4)["a"].best == pytest.approx(p, abs=0.02)
 
 
 def test_equals_share_and_probabilities_add_up_to_one():
     found = estimates({"a": [0.5, 0.7], "b": [0.5, 0.7], "c": [0.7, 0.4]}, 2)
     assert found["a"].best == found["b"].best
     assert math.fsum(sure.best for sure in found.values()) == pytest.approx(1)
-    # c wins the draws in which its good replicate came twice and loses all others: a quarter of them.
-    assert found["c"].best == pytest.approx(0.25, abs=0.02)
+    assert found["c"].best == pytest.approx(
+        stats.ttest_rel([0.7, 0.4], [0.5, 0.7], alternative="less").pvalue, abs=0.02
+    )
 
 
 def test_with_one_unit_there_is_no_interval():
