@@ -90,7 +90,7 @@ def measure(task: Any, number: int, row: Row, settings: StudySettings, model: An
     try:
         rate = row.lora_rate or settings.learning_rate
         chosen = dataclasses.replace(settings, cache=row.cache, learning_rate=rate)
-        return run_scenario(task, parse_policy(row.policy), 0, chosen, model=model, listener=stepped)
+        return run_scenario(task, parse_policy(row.policy), 0, chosen, model=model, on_step=stepped)
     finally:
         turns.leave(number)
 
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--limit", type=int, default=3000)
+    parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
@@ -133,9 +134,9 @@ def main() -> None:
 
     rows = [FULL, *(Row(spec, cache=True) for spec in options.policies)] if options.policies else list(ROWS)
     rows += [Row("nothing", lora_rate=rate) for rate in options.lora]
-    task = load_task(options.dataset, model=options.model, limit=options.limit)
+    task = load_task(options.dataset, model=options.model, limit=options.limit, max_length=options.max_length)
     # Validation has no influence on the runs and is not timed, so a few sentences suffice.
-    task = dataclasses.replace(task, validation=task.validation.select(range(32)))
+    task = dataclasses.replace(task, validation=task.validation.select(range(min(32, len(task.validation)))))
     _, model = starting_model(task)
     settings = StudySettings(epochs=options.epochs, batch_size=options.batch_size, learning_rate=options.learning_rate)
     warm_up(task, settings)
