@@ -118,11 +118,14 @@ def search_options(options: Mapping[str, Any]) -> SearchOptions:
 
     names = {f.name for f in fields(SearchOptions)} - {"depths", "tolerance", "baselines"}
     given = {name: options[name] for name in names if options.get(name) is not None}
+    points = options.get("tolerance", 0.5)
+    if not 0 <= points < 100:
+        raise RequestError(f"--tolerance {points:g} is not possible: give points, from 0 to 99.")
     depths, baselines = options.get("depths"), options.get("baselines")
     return SearchOptions(
         **given,
         depths=parse_depths(depths) if depths else None,
-        tolerance=options.get("tolerance", 0.5) / 100,
+        tolerance=points / 100,
         baselines=None if not baselines else tuple(spec for spec in baselines if spec != "none"),
     )
 

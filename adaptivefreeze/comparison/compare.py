@@ -150,9 +150,9 @@ def _finished(run: RunResult | FailedRun | None) -> bool:
 def check_seeds(seeds: Sequence[int]) -> None:
     """Raise `RequestError` unless the seeds are distinct, valid for all random generators, and not empty."""
     if not seeds or any(not 0 <= seed < 2**32 for seed in seeds):
-        raise RequestError(f"--seeds {' '.join(map(str, seeds)) or 'nothing'}: pass integers from 0 to 2³² − 1.")
+        raise RequestError(f"seeds {' '.join(map(str, seeds)) or 'nothing'}: pass integers from 0 to 2³² − 1.")
     if len(set(seeds)) != len(seeds):
-        raise RequestError(f"--seeds {' '.join(map(str, seeds))} contains a seed twice: pass each once.")
+        raise RequestError(f"seeds {' '.join(map(str, seeds))} contains a seed twice: pass each once.")
 
 
 def check_policies(policies: Sequence[Policy], stack: BlockStack, settings: StudySettings) -> None:

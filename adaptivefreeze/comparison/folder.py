@@ -151,7 +151,10 @@ def _read(marker: Path) -> dict[str, Any]:
     try:
         value = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RequestError(f"{marker} cannot be read ({error}): choose another --output.") from error
+        raise RequestError(
+            f"{marker} is damaged ({error}): choose another --output. `adaptivefreeze report {marker.parent}` still "
+            "shows the runs beside it."
+        ) from error
     parts = ("task", "model", "settings", "search")
     if not isinstance(value, dict) or not all(isinstance(value.get(part, {}), dict) for part in parts):
         raise RequestError(f"{marker} does not describe a study: choose another --output.")

@@ -63,6 +63,10 @@ def find_blocks(model: nn.Module, tower: str | None = None) -> BlockStack:
     return _locate(model, pretrained, path, module, ranked[-1])
 
 
+class SeveralTowersError(RequestError):
+    """A model has several towers, and none is named."""
+
+
 class _NeverRunError(RequestError):
     """The blocks do not run in a sample forward pass."""
 
@@ -150,10 +154,10 @@ def _choose_tower(
     if wanted is not None:
         matches = [path for path in towers if path == wanted or path.endswith("." + wanted)]
         if len(matches) != 1:
-            raise RequestError(f"{name} has no single tower named {wanted!r}: choose one of {choices}.")
+            raise RequestError(f"{name} has no single tower named {wanted!r}: set tower to one of {choices}.")
         return matches[0], *towers[matches[0]]
     if len(towers) > 1:
-        raise RequestError(f"{name} has several towers: choose one of {choices}, as in find_blocks(model, tower=…).")
+        raise SeveralTowersError(f"{name} has several towers: set tower to one of {choices}.")
     path = next(iter(towers))
     return path, *towers[path]
 

@@ -81,7 +81,11 @@ class Freezer:
             self._handles.append(model.register_forward_pre_hook(self._put_frozen_in_eval))
         _FREEZERS[model] = self
         if optimizer is not None:
-            self.attach_optimizer(optimizer)
+            try:
+                self.attach_optimizer(optimizer)
+            except RequestError:
+                self.release()
+                raise
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
@@ -89,10 +93,21 @@ class Freezer:
         return None if self._groups is None else self._groups.optimizer
 
     def attach_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave frozen parameters out of the steps of `optimizer`, and drop the state it holds for them."""
+        """Leave frozen parameters out of the steps of `optimizer`, and drop the state it holds for them.
+
+        Raises:
+            RequestError: If it is the optimizer of another model.
+        """
+        groups = OptimizerGroups(optimizer)
+        if groups.is_foreign(self._parameters.values()):
+            groups.remove()
+            raise RequestError(
+                f"this {type(groups.optimizer).__name__} trains no parameter of this {type(self.model).__name__}: "
+                "build it from the parameters of the model that is frozen."
+            )
         if self._groups is not None:
             self._groups.remove()
-        self._groups = OptimizerGroups(optimizer)
+        self._groups = groups
         self._groups.hide(self._parameters[name] for name in self._frozen)
         self._groups.set_factors(self._factors)
         self._drop_optimizer_state(self._frozen)
@@ -105,6 +120,11 @@ class Freezer:
             ValueError: If the mask is for a model of another depth.
         """
         frozen = self.stack.frozen(mask)
+        if not any(self._user_flags.values()):
+            raise RequestError(
+                f"no parameter of this {type(self.model).__name__} requires a gradient, so nothing would train: set "
+                "requires_grad for what is to train. Parameters that you froze are never thawed."
+            )
         if not any(flag and name not in frozen for name, flag in self._user_flags.items()):
             raise RequestError(
                 f"the mask '{mask}' leaves nothing to train: freeze fewer blocks, or leave the head or another unit "

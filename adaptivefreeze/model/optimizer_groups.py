@@ -34,6 +34,15 @@ class OptimizerGroups:
             inner.register_step_post_hook(self._after_step),
         ]
 
+    def is_foreign(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """Return whether the optimizer trains parameters, but none of `parameters`.
+
+        An optimizer over tensors of its own, such as the flat partitions of DeepSpeed, is not foreign.
+        """
+        own = [p for group in self.optimizer.param_groups for p in group["params"]]
+        known = {id(parameter) for parameter in parameters}
+        return bool(own) and all(isinstance(p, nn.Parameter) and id(p) not in known for p in own)
+
     def hide(self, parameters: Iterable[nn.Parameter]) -> None:
         """Leave `parameters`, and no others, out of every step from now on."""
         self._hidden = frozenset(id(parameter) for parameter in parameters)

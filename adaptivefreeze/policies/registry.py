@@ -142,6 +142,13 @@ def parse_policy(spec: str | Policy) -> Policy:
     """
     if isinstance(spec, Policy):
         return spec
+    if isinstance(spec, type) and issubclass(spec, Policy):
+        needed = [field.name for field in arguments_of(spec) if _is_required(field)]
+        raise RequestError(
+            f"{spec.__name__} is the class of a policy: create one, {spec.__name__}({', '.join(needed)})."
+        )
+    if isinstance(spec, int) and not isinstance(spec, bool):
+        raise RequestError(f"{spec} is no policy: BottomUp({spec}), or 'bottom-up:{spec}', freezes {spec} blocks.")
     if not isinstance(spec, str):
         raise RequestError(f"a policy is given as a Policy object or as a spec such as 'bottom-up:6', not as {spec!r}.")
     text, wrapped = spec.strip(), []

@@ -17,14 +17,14 @@ from ..errors import RequestError
 from ..meters.energy import EnergyMeter
 from ..meters.memory import PeakMemory
 from ..meters.step_timer import StepTimer
-from ..model.discovery import find_blocks
 from ..model.fingerprint import model_fingerprint
 from ..policies import Policy
 from ..trainer.callback import FreezeCallback
+from ..trainer.towers import blocks_for
 from .objective import Objective
 from .result import DepthSearch
 from .runner import conduct
-from .space import SearchOptions
+from .space import SearchOptions, static_policy
 from .storage import open_storage
 from .trials import Candidate, Measurement, Replicate, TrialFailed
 
@@ -137,7 +137,7 @@ class TrainerObjective(Objective):
             model: Any = trainer.model if trainer.model_init is None else trainer.call_model_init()
             if model is None:
                 raise RequestError("The Trainer has no model: give it one, or a model_init.")
-            stack, arguments = find_blocks(model, tower=tower), trainer.args
+            stack, arguments = blocks_for(model, tower, static_policy(options.side, 0)), trainer.args
             super().__init__(
                 stack,
                 f"a model with {stack.depth} blocks",

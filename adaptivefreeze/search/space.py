@@ -67,17 +67,17 @@ class SearchOptions:
     def __post_init__(self) -> None:
         for name, value in (("trials", self.trials), ("workers", self.workers)):
             if value is not None and value < 1:
-                raise RequestError(f"--{name} {value} is not possible: give 1 or more.")
+                raise RequestError(f"{name} {value} is not possible: give 1 or more.")
         if self.greater_is_better and not 0 <= self.tolerance < 1:
-            raise RequestError(f"--tolerance {100 * self.tolerance:g} is not possible: give points, from 0 to 99.")
+            raise RequestError(f"tolerance {self.tolerance:g} is not possible: give a share, from 0 to 0.99.")
         if self.tolerance < 0:
             raise RequestError(f"tolerance {self.tolerance:g} is not possible: give 0 or more.")
         if self.side not in SIDES:
-            raise RequestError(f"--side {self.side} is unknown: give {' or '.join(SIDES)}.")
+            raise RequestError(f"side {self.side} is unknown: give {' or '.join(SIDES)}.")
         if self.trials and (self.quick or self.depths is not None):
-            raise RequestError("--trials samples depths itself: omit --quick and --depths.")
+            raise RequestError("trials samples depths itself: omit quick and depths.")
         if self.pareto and not self.trials:
-            raise RequestError("--pareto needs a sampled search: give --trials as well.")
+            raise RequestError("pareto needs a sampled search: give trials as well.")
 
     @property
     def compared_with(self) -> tuple[str | Policy, ...]:
@@ -99,7 +99,7 @@ class SearchOptions:
         if outside or not depths:
             given = ", ".join(map(str, outside)) or "nothing"
             raise RequestError(
-                f"--depths {given} is out of range: this model has {blocks} blocks, so give 0 to {blocks}."
+                f"depths {given} is out of range: this model has {blocks} blocks, so give 0 to {blocks}."
             )
         return depths
 

@@ -75,11 +75,11 @@ def open_storage(url: str | None, folder: Path | None) -> BaseStorage:
         # The modules of grpcio and protobuf have other names than their packages.
         package = f"package {error.name or 'of its driver'}"
         missing = "packages grpcio and protobuf" if url.startswith("grpc") else package
-        raise RequestError(f"--storage {public_url(url)} needs the {missing}: install what is missing.") from error
+        raise RequestError(f"storage {public_url(url)} needs the {missing}: install what is missing.") from error
     except Exception as error:  # every driver has exceptions of its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RequestError(
-            f"--storage {public_url(url)} does not answer as a storage for Optuna ({reason.rstrip('.')[:200]}): "
+            f"storage {public_url(url)} does not answer as a storage for Optuna ({reason.rstrip('.')[:200]}): "
             "check that it runs and that the address is right."
         ) from error
 
@@ -113,7 +113,7 @@ def open_study(
     if _check_identity(study, identity):
         return study
     if used or study.directions != wanted:
-        raise RequestError(f"The study {name!r} was made by another program: give another --study-name.")
+        raise RequestError(f"The study {name!r} was made by another program: give another study name.")
     study.set_metric_names(list(directions))
     for part in _IDENTITY:  # the last one is there only when all others are
         study.set_user_attr(part, identity[part])
@@ -218,7 +218,7 @@ def _check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> bool:
     if found := difference(theirs, identity):
         raise RequestError(
             f"The study {study.study_name!r} was made for something else ({found}): "
-            "give another --study-name or --output."
+            "give another study name or --output."
         )
     return True
 

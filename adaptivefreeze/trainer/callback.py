@@ -15,7 +15,6 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ..cache import PrefixCache
 from ..errors import RequestError
 from ..model.blocks import BlockStack
-from ..model.discovery import find_blocks
 from ..model.mask import FreezeMask
 from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
@@ -38,6 +37,7 @@ from .hooks import (
 from .precision import warn_slow_precision
 from .run import FreezingRun
 from .summary import RunMeter, RunSummary
+from .towers import blocks_for
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ class FreezeCallback(TrainerCallback):
         restore: Whether the `requires_grad` flags and the modes that you had set are restored after training. They
             are restored after an exception in any case. If False, the last mask stays in force after training.
         eval_frozen: Whether frozen units run in evaluation mode, that is, without dropout.
-        tower: The tower to freeze in a model with several, as in `find_blocks`.
+        tower: The tower to freeze in a model with several, as in `find_blocks`. By default the encoder of a model with
+            an encoder and a decoder, for a policy that freezes from the bottom.
         quiet: Whether nothing is written to the console. The messages have level INFO, on loggers below
             `adaptivefreeze`, and are shown unless that logger has a level of its own.
         model_card: Whether the model card that the Trainer writes gets a section about freezing.
@@ -338,14 +339,14 @@ class FreezeCallback(TrainerCallback):
 
     def _prepare_sharding(self, model: nn.Module) -> None:
         if not is_sharded(model):  # a sharded tower cannot run on its own
-            self._unsharded[model] = find_blocks(model, self._tower)
+            self._unsharded[model] = blocks_for(model, self._tower, self.policy)
         checkpoint = resumed_checkpoint()
         if checkpoint is not None:
             self._loading_flags.set(model, checkpoint)
 
     def _find_blocks(self, model: nn.Module) -> BlockStack:
         if not is_sharded(model):
-            return find_blocks(model, self._tower)
+            return blocks_for(model, self._tower, self.policy)
         if model not in self._unsharded:
             raise RequestError(
                 "the blocks of a model cannot be found once it is sharded: pass the FreezeCallback to "
@@ -372,7 +373,7 @@ class FreezeCallback(TrainerCallback):
         saved = SavedRun.load(folder)  # torch reports another depth as parameter groups that do not match
         if saved is not None:
             try:
-                refuse_other_depth(folder, saved, find_blocks(trainer.model, self._tower).depth)
+                refuse_other_depth(folder, saved, blocks_for(trainer.model, self._tower, self.policy).depth)
             except RequestError as request:
                 raise request from error
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from ..errors import RequestError
 from ..model.blocks import BlockStack
-from ..model.discovery import find_blocks
 from ..model.freezer import Freezer
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
@@ -19,6 +18,7 @@ from ..policies import AdaptivePolicy, Policy, parse_policy
 from .hooks import all_finite
 from .policy_runner import TrainingPlan
 from .run import FreezingRun
+from .towers import blocks_for
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def freeze(
         total_steps: Optimizer steps planned. An adaptive policy needs it.
         steps_per_epoch: Optimizer steps in one pass over the training data. An adaptive policy needs it.
         accumulation: Micro-batches per optimizer step.
-        tower: The tower to freeze in a model with several, as in `find_blocks`.
+        tower: The tower to freeze in a model with several, as in `FreezeCallback`.
         eval_frozen: Whether frozen units run in evaluation mode, that is, without dropout.
 
     Returns:
@@ -89,7 +89,7 @@ def freeze(
                 "choose a policy that does not need 'timed costs'."
             )
     plan = TrainingPlan(total_steps=total_steps or 0, steps_per_epoch=steps_per_epoch or 0, accumulation=accumulation)
-    stack = find_blocks(model, tower)
+    stack = blocks_for(model, tower, policy)
     run = FreezingRun(policy, model, stack, plan, optimizer=optimizer, eval_frozen=eval_frozen)
     return LoopRun(run, model, scheduler)
 

@@ -64,12 +64,12 @@ def test_compare_reads_the_runs_of_a_search_and_scores_those_that_it_needs(run, 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--depths", "9"], "--depths 9 is out of range: this model has 4 blocks"),
+        (["--depths", "9"], "depths 9 is out of range: this model has 4 blocks"),
         (["--depths", "deep"], "give whole numbers or ranges"),
         (["--metric", "bleu"], "--metric bleu is not reported; this task has macro_f1"),
         (["--storage", "postgresql+psycopg://nobody@127.0.0.1:9/x"], "does not answer as a storage"),
         (["--folds", "1"], "--folds 1 is not possible"),
-        (["--pareto"], "give --trials as well"),
+        (["--pareto"], "give trials as well"),
     ],
 )
 def test_a_wrong_request_is_one_sentence_and_status_2(run, tmp_path, words, said):

@@ -147,7 +147,7 @@ def test_diverged_training_is_a_failed_run(task, settings, tmp_path):
         ({"scenarios": ["modules:zzz"]}, "no parameter's name matches"),
         ({"scenarios": ["modules:."]}, "leaves no parameter of this model to train"),
         ({"scenarios": []}, "no scenario"),
-        ({"seeds": ()}, "--seeds nothing"),
+        ({"seeds": ()}, "seeds nothing"),
         ({"seeds": (1, 1)}, "twice"),
         ({"seeds": (2**40,)}, "pass integers"),
     ],

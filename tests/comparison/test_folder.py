@@ -90,3 +90,16 @@ def test_a_damaged_study_file_is_refused(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     with pytest.raises(RequestError, match=r"study\.json"):
         StudyFolder(tmp_path).claim(TASK, MODEL, SETTINGS)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:40], lambda text: "", lambda text: text.replace(":", "")])
+def test_a_damaged_study_file_says_what_is_still_there(tmp_path, damage):
+    folder = StudyFolder(tmp_path)
+    folder.claim(TASK, MODEL, SETTINGS)
+    folder.store(made("bottom-up:3"))
+    marker = tmp_path / "study.json"
+    marker.write_text(damage(marker.read_text()))
+    sentence = r"study.json is damaged \(.*\): choose another --output. `adaptivefreeze report .*` still shows the runs"
+    with pytest.raises(RequestError, match=sentence):
+        folder.claim(TASK, MODEL, SETTINGS)
+    assert [run.scenario for run in folder.runs()] == ["bottom-up:3"]

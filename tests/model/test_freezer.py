@@ -200,3 +200,25 @@ def test_the_wrapper_of_accelerate_is_unwrapped():
         run.apply(FreezeMask.first(BLOCKS, 1))
         assert model.bert.encoder.layer[0].output.dense.weight not in inner.state
         assert model.bert.encoder.layer[1].output.dense.weight in inner.state
+
+
+def test_the_optimizer_of_another_model_is_refused():
+    model, other = tiny_bert(), tiny_bert()
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    for use in (lambda: Freezer(model, optimizer=optimizer), lambda: freeze(model, "bottom-up:1", optimizer=optimizer)):
+        with pytest.raises(
+            RequestError, match="this SGD trains no parameter of this BertForTokenClassification: build"
+        ):
+            use()
+    assert not optimizer._optimizer_step_pre_hooks
+    with freeze(model, "bottom-up:1", optimizer=torch.optim.SGD(model.parameters(), lr=0.1)):
+        pass  # the refusal left the model free
+
+
+def test_a_model_that_the_user_froze_wholly_is_refused():
+    model = tiny_bert().requires_grad_(False)
+    sentence = (
+        "no parameter of this BertForTokenClassification requires a gradient, so nothing would train: set requires"
+    )
+    with pytest.raises(RequestError, match=sentence):
+        freeze(model, "bottom-up:1")

@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from adaptivefreeze import FreezeMask, RequestError, parse_policy, policies
+from adaptivefreeze import AutoFreeze, BottomUp, FreezeCallback, FreezeMask, RequestError, parse_policy, policies
 from adaptivefreeze.comparison import scenarios
 from adaptivefreeze.comparison.scenarios import expand
 from adaptivefreeze.policies import AdaptivePolicy, Policy, load_plugins, register_policy, registered_policies, registry
@@ -164,4 +164,19 @@ def test_a_broken_installed_plugin_is_named_and_leaves_built_in_specs_alone(inst
 
 def test_what_is_neither_a_policy_nor_a_spec_is_refused():
     with pytest.raises(RequestError, match="a Policy object or as a spec such as 'bottom-up:6', not as <class"):
-        parse_policy(Policy)
+        parse_policy(object)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (3, r"3 is no policy: BottomUp\(3\), or 'bottom-up:3', freezes 3 blocks\."),
+        (BottomUp, r"BottomUp is the class of a policy: create one, BottomUp\(k\)\."),
+        (AutoFreeze, r"AutoFreeze is the class of a policy: create one, AutoFreeze\(\)\."),
+        (None, "a policy is given as a Policy object or as a spec such as 'bottom-up:6', not as None"),
+    ],
+    ids=str,
+)
+def test_what_is_no_policy_is_refused_with_advice(given, sentence):
+    with pytest.raises(RequestError, match=sentence):
+        FreezeCallback(given)

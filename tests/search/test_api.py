@@ -157,8 +157,8 @@ def test_the_same_again_trains_nothing(tmp_path):
     [
         ({"metric": "f1"}, "metric f1 is not reported; the trainer reports right"),
         ({"metric": "loss"}, "`loss` is minimized; pass greater_is_better=False"),
-        ({"depths": (5,)}, "--depths 5 is out of range"),
-        ({"side": "sideways"}, "--side sideways is unknown"),
+        ({"depths": (5,)}, "depths 5 is out of range"),
+        ({"side": "sideways"}, "side sideways is unknown"),
         ({"seeds": ()}, "pass integers"),
     ],
 )

@@ -217,9 +217,9 @@ def test_who_is_dead_and_who_is_not():
         ("grpc://localhost", "write grpc://HOST:PORT"),
         ("postgresql+psycopg://me:secret@127.0.0.1:{port}/x", "does not answer"),
         ("grpc://localhost:{port}", "does not answer"),
-        ("redis://localhost:{port}", "--storage redis"),
-        ("mysql://localhost/x", "--storage mysql"),
-        ("nonsense", "--storage nonsense"),
+        ("redis://localhost:{port}", "storage redis"),
+        ("mysql://localhost/x", "storage mysql"),
+        ("nonsense", "storage nonsense"),
     ],
 )
 def test_a_storage_that_does_not_answer_is_one_sentence(url, words, tmp_path, monkeypatch):
