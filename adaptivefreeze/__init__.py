@@ -33,6 +33,7 @@ from .policies import (
     Nothing,
     Policy,
     RandomPrefix,
+    SideTuning,
     Signals,
     SmartFRZ,
     TopDown,
@@ -40,6 +41,7 @@ from .policies import (
     parse_policy,
     register_policy,
 )
+from .side import add_side_network, load_delta, remove_side_network, save_delta
 from .trainer.callback import FreezeCallback
 from .trainer.loop import freeze
 
@@ -77,17 +79,22 @@ __all__ = [
     "PrefixCache",
     "RandomPrefix",
     "RequestError",
+    "SideTuning",
     "Signals",
     "SmartFRZ",
     "Timeline",
     "TopDown",
     "Unit",
     "ValidationDriven",
+    "add_side_network",
     "find_blocks",
     "freeze",
+    "load_delta",
     "lora_above",
     "parse_policy",
     "register_policy",
+    "remove_side_network",
+    "save_delta",
     "search_depth",
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +23,15 @@ class _Reached(Exception):
 
 @dataclass
 class _Run:
-    """The current forward pass: start from `hidden` at boundary `start`, end at boundary `stop`."""
+    """The current forward pass: start from the states `given` at boundary `start`, end at boundary `stop`."""
 
     batch: Batch
     start: int = 0
-    hidden: torch.Tensor | None = None
+    given: dict[int, torch.Tensor] = field(default_factory=dict)  # hidden states by boundary
     stop: int | None = None
+    wanted: tuple[int, ...] = ()  # boundaries
     learning: bool = False
-    result: torch.Tensor | None = None
+    found: dict[int, torch.Tensor] = field(default_factory=dict)
     calls: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -50,23 +51,31 @@ class Bypass:
     A skipped module returns placeholders full of NaN. An output of the model that depends on one of them is then NaN,
     so the check before first use cannot miss it.
 
+    The hidden state at a boundary has the shape (batch, tokens, hidden). With taps below the boundary, the states at
+    these are stacked in front of it: (batch, tokens, taps + 1, hidden).
+
     Args:
         model: The model.
         stack: Its units.
+        taps: Boundaries at which a module outside of the blocks reads the output of a block in a forward hook. A
+            skipped block returns the real hidden state there.
 
     Attributes:
         runs_embeddings: Whether the embeddings run although they are skipped, for models whose later blocks read them.
         runs_extras: Whether a skipped block runs if it returns more than its hidden state, such as the position bias of
             T5, which later blocks read. Its hidden state is not used.
+        dtype: Data type of the hidden state.
     """
 
-    def __init__(self, model: nn.Module, stack: BlockStack) -> None:
+    def __init__(self, model: nn.Module, stack: BlockStack, taps: Sequence[int] = ()) -> None:
         self.tower = model.get_submodule(stack.tower)
+        self._taps = tuple(sorted(taps))
         self.runs_embeddings = False
         self.runs_extras = False
         self._run: _Run | None = None
         self._stems: dict[tuple[str, Any], Stem | None] = {}
         self._forms: dict[tuple[int, int, Any], BlockForm] = {}  # by block, module of the block, and signature
+        self.dtype = torch.float32
         self._layout = Layout()
         self._calls: dict[int, int] = {}
         self._known: set[Any] = set()
@@ -103,19 +112,19 @@ class Bypass:
         """Run the whole forward pass, and record the form of each module's output.
 
         Returns:
-            The output, and the hidden state at `boundary`, of shape (batch, tokens, hidden).
+            The output, and the hidden state at `boundary`.
 
         Raises:
             Unsuitable: If a block returns no hidden state, or one without a vector for each token.
         """
         self._forms.clear()
-        with self._running(_Run(batch, stop=boundary, learning=True)) as run:
+        with self._running(_Run(batch, stop=boundary, wanted=self._levels(boundary), learning=True)) as run:
             output = forward(**batch.arguments())
-        if run.result is None:
-            raise Unsuitable(f"its forward pass does not reach block {boundary - 2}")
+        hidden = self._stacked(run)
+        self.dtype = hidden.dtype
         self._calls = dict(run.calls)
         self._known.add(run.signature)
-        return output, run.result
+        return output, hidden
 
     def from_inputs(
         self,
@@ -136,28 +145,46 @@ class Bypass:
             hidden: Hidden state at boundary `start`.
 
         Returns:
-            The hidden state at boundary `stop`, of shape (batch, tokens, hidden).
+            The hidden state at boundary `stop`.
 
         Raises:
             Unsuitable: If the forward pass does not reach the boundary.
         """
-        with self._running(_Run(batch, start, hidden, stop)) as run, suppress(_Reached):
+        given = {} if hidden is None else self._unstacked(start, hidden)
+        with self._running(_Run(batch, start, given, stop, self._levels(stop))) as run, suppress(_Reached):
             forward(**batch.arguments())
-        if run.result is None:
-            raise Unsuitable(f"its forward pass does not reach block {stop - 2}")
-        return run.result
+        return self._stacked(run)
 
     def from_boundary(self, forward: Callable[..., Any], batch: Batch, start: int, hidden: torch.Tensor) -> Any:
         """Run `forward` from `hidden` at boundary `start`, without the units below it, and return its output.
 
         The arguments of the loss are passed here only: a tower that is the whole model computes it.
         """
-        with self._running(_Run(batch, start, hidden)):
+        with self._running(_Run(batch, start, self._unstacked(start, hidden))):
             return forward(**batch.arguments(), **batch.loss)
 
     def knows(self, batch: Batch) -> bool:
         """Whether the forms of the outputs are known for such a batch."""
         return _Run(batch).signature in self._known
+
+    def _levels(self, boundary: int) -> tuple[int, ...]:
+        """The boundaries whose states make up the hidden state at `boundary`, which is the last of them."""
+        return (*(tap for tap in self._taps if tap < boundary), boundary)
+
+    def _unstacked(self, boundary: int, hidden: torch.Tensor) -> dict[int, torch.Tensor]:
+        levels = self._levels(boundary)
+        return {boundary: hidden} if len(levels) == 1 else dict(zip(levels, hidden.unbind(-2), strict=True))
+
+    def _stacked(self, run: _Run) -> torch.Tensor:
+        states = run.given | run.found
+        missing = [level for level in run.wanted if level not in states]
+        if missing:
+            raise Unsuitable(f"its forward pass does not reach block {missing[-1] - 2}")
+        if len(run.wanted) == 1:
+            return states[run.wanted[0]]
+        if len({states[level].shape for level in run.wanted}) > 1:
+            raise Unsuitable("the blocks that are read return hidden states of different shapes")
+        return torch.stack([states[level] for level in run.wanted], dim=-2)
 
     @contextmanager
     def _running(self, run: _Run) -> Iterator[_Run]:
@@ -212,19 +239,20 @@ class Bypass:
             if form is None:
                 raise Unsuitable(f"block {index} did not run on the batch that was checked")
             hidden = first_hidden(args, kwargs)
-            if last and unit == run.start - 1 and run.hidden is not None:
-                hidden = self._layout.to_model(run.hidden, like=hidden)
+            if last and unit + 1 in run.given:
+                hidden = self._layout.to_model(run.given[unit + 1], like=hidden)
             whole = _evaluated(original, modules, args, kwargs) if self.runs_extras and form.extras else None
             return form.output(hidden, args, kwargs, whole)
         output = original(*args, **kwargs)
         if run.learning:
             form = self._forms[index, position, run.signature] = block_form(index, output, args, kwargs)
-        if last and run.stop == unit + 1:
-            if run.learning and form is not None:  # the last call, if the block runs several times
+        if last and unit + 1 in run.wanted and form is not None:
+            if run.learning:  # the last call counts, if the block runs several times
                 self._layout = layout_of(index, form.hidden(output), run.batch)
-                run.result = self._layout.to_rows(form.hidden(output), run.batch)
-            elif run.calls[index] == self._calls.get(index, 1) and form is not None:
-                run.result = self._layout.to_rows(form.hidden(output), run.batch)
+            elif run.calls[index] != self._calls.get(index, 1):
+                return output
+            run.found[unit + 1] = self._layout.to_rows(form.hidden(output), run.batch)
+            if run.stop == unit + 1 and not run.learning:
                 raise _Reached
         return output
 

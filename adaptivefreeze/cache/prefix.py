@@ -12,6 +12,7 @@ from accelerate.utils import convert_file_size_to_int
 
 from ..errors import RequestError
 from .fingerprint import PrefixFingerprints
+from .precision import PRECISIONS, Precision
 from .stats import CacheStats
 from .store import Tiers, stores_for
 
@@ -66,6 +67,8 @@ class PrefixCache:
             a quarter of the memory that is available now.
         disk: Folder for rows. Later runs with the same frozen weights reuse them, from other processes too.
         dropout: Probability of dropout on the rows during training.
+        precision: Precision of stored rows: `"exact"` (as computed), `"float16"`, `"bfloat16"`, or `"int8"` with a
+            scale for each token. Training sees the rounded values from the first pass on.
         passes: If positive, store this many rows per example, with dropout active in the prefix, and use them in turn,
             one per epoch. If 0, store one row per example, computed in evaluation mode.
 
@@ -84,6 +87,7 @@ class PrefixCache:
     disk: str | Path | None = None
     dropout: float = field(default=0.0, kw_only=True)
     passes: int = field(default=0, kw_only=True)
+    precision: Precision = field(default="exact", kw_only=True)
     state: CacheState = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -91,13 +95,21 @@ class PrefixCache:
             raise RequestError(f"dropout on cached rows must lie in [0, 1), not {self.dropout!r}.")
         if isinstance(self.passes, bool) or not isinstance(self.passes, int) or self.passes < 0:
             raise RequestError(f"passes must be a whole number, 0 or more, not {self.passes!r}.")
+        if self.precision not in PRECISIONS:
+            raise RequestError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
         budget = psutil.virtual_memory().available // 4 if self.memory is None else _bytes(self.memory)
         object.__setattr__(self, "state", CacheState(budget))
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON."""
         disk = None if self.disk is None else str(self.disk)
-        return {"memory": self.memory, "disk": disk, "dropout": self.dropout, "passes": self.passes}
+        return {
+            "memory": self.memory,
+            "disk": disk,
+            "dropout": self.dropout,
+            "passes": self.passes,
+            "precision": self.precision,
+        }
 
     @property
     def stats(self) -> CacheStats:

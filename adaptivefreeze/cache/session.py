@@ -6,7 +6,7 @@ import functools
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +19,14 @@ from ..model.input_gradients import checkpoints_reentrantly
 from ..model.mask import FreezeMask
 from ..model.sharding import is_sharded
 from .bypass import Bypass
-from .check import check_bypass, check_shape
+from .check import check_bypass
 from .disk import DiskRows
 from .fingerprint import PrefixFingerprints
 from .forms import Unsuitable
 from .inputs import InputReader
 from .keys import Batch
 from .prefix import PrefixCache
+from .rows import PrefixRows
 from .stats import CacheStats
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class CacheSession:
         cache: The settings. Rows of an earlier run are reused if its frozen weights were the same.
         model: The model.
         stack: Its units.
+        taps: Boundaries, as in `Bypass`, whose hidden states are stored besides that at the boundary of the mask.
         seed: Seed of the dropout in rows, if the cache stores several per example.
         epoch: Number of the next pass over the data, counted from 0.
         partial: Whether the next pass begins in its middle, because the run is resumed there.
@@ -73,6 +75,7 @@ class CacheSession:
         model: nn.Module,
         stack: BlockStack,
         *,
+        taps: Sequence[int] = (),
         seed: int = 0,
         epoch: int = 0,
         partial: bool = False,
@@ -89,9 +92,20 @@ class CacheSession:
         self._store = cache.state.start_run(self._fingerprints, stack.depth, self.stats)
         self._disk = None if cache.disk is None else DiskRows(cache.disk)
         self._inputs = InputReader(model, self._tower, stack)
-        self._bypass = Bypass(model, stack)
+        self._bypass = Bypass(model, stack, taps)
         self._outer_forward = vars(self._tower).get("forward")
         self._original: Callable[..., Any] = self._tower.forward
+        self._rows = PrefixRows(
+            self._bypass,
+            self._original,
+            self._modules,
+            self._fingerprints,
+            self._store,
+            self._disk,
+            cache.precision,
+            self.stats,
+        )
+        self._variant: tuple[object, ...] = () if cache.precision == "exact" and not taps else (*taps, cache.precision)
         # Lookups depend on the content of a batch. Traced by torch.compile, they would be compiled for every example.
         dynamo: Any = sys.modules.get("torch._dynamo")
         self._skip_prefix = self._look_up_and_run if dynamo is None else dynamo.disable(self._look_up_and_run)
@@ -113,7 +127,6 @@ class CacheSession:
         self._pass_rows: int | None = None  # rows in a whole pass
         self._passes_counted = False
         self._partial = partial
-        self._prefix_seconds, self._prefix_rows = 0.0, 0
         if is_sharded(model):
             self._stop_skipping(
                 "the parameters are sharded over processes, which must all run the same blocks, while each process "
@@ -238,7 +251,8 @@ class CacheSession:
         training = self._tower.training
         begin = time.perf_counter()
         drawn = bool(self._settings.passes) and training
-        variant = (self._seed, self._epoch % self._settings.passes) if drawn else None
+        drawing = (self._seed, self._epoch % self._settings.passes) if drawn else ()
+        variant = (*drawing, *self._variant) or None
         try:
             batch = self._inputs.read(args, kwargs, variant)
             self._lower_boundary(batch.deepest)
@@ -262,16 +276,21 @@ class CacheSession:
                     except Unsuitable:
                         raise reason from None
                 self._verified.add(batch.spans is not None)
-            hits = self.stats.hits
-            hidden, computing = self._hidden(batch, drawn) if self._storing else (self._run_prefix(batch, drawn), 0.0)
-            if not self._padding_checked and training and batch.padded and self.stats.hits > hits:
-                hidden = self._run_prefix(batch, drawn)
+            hits, computing = self.stats.hits, 0.0
+            if self._storing:
+                hidden, computing = self._rows.hidden(batch, self._boundary, drawn=drawn)
+                self._count(batch.size, self.stats.hits - hits)
+            if not self._storing or (
+                not self._padding_checked and training and batch.padded and self.stats.hits > hits
+            ):
+                hidden = self._rows.rounded(self._rows.run(batch, self._boundary, drawn=drawn))
             if training and self._settings.dropout:
                 hidden = nn.functional.dropout(hidden, self._settings.dropout, inplace=False)
             if training and self._reentrant and torch.is_grad_enabled():
                 hidden = hidden.detach().requires_grad_()  # it computes gradients only behind an input that needs one
             if self._storing:
-                self._count_cost(time.perf_counter() - begin - computing)
+                self.stats.seconds_spent += time.perf_counter() - begin - computing
+                self._rows.update_sizes()
             output = self._bypass.from_boundary(self._original, batch, self._boundary, hidden)
         except Unsuitable as error:
             failure = str(error)
@@ -311,13 +330,6 @@ class CacheSession:
             if isinstance(value, torch.Tensor) and value.requires_grad and value.shape[:2] == padding.shape:
                 value.register_hook(check)  # type: ignore[no-untyped-call]
 
-    def _count_cost(self, seconds: float) -> None:
-        self.stats.seconds_spent += seconds
-        self.stats.memory_bytes, self.stats.rows = self._store.used_bytes, len(self._store)
-        self.stats.refused = self._store.refused
-        if self._disk is not None:
-            self.stats.disk_bytes = self._disk.bytes
-
     def _run_whole(self, *args: Any, **kwargs: Any) -> Any:
         """Run the tower as without a cache, but for the mode of a prefix that was skipped before."""
         if not self._served or self._settings.passes:
@@ -327,91 +339,8 @@ class CacheSession:
         with eval_mode(prefix):
             return self._original(*args, **kwargs)
 
-    def _hidden(self, batch: Batch, drawn: bool) -> tuple[torch.Tensor, float]:
-        """The hidden state at the boundary, (batch, tokens, hidden), and the seconds that running units took.
-
-        Rows with dropout are not continued from a lower boundary: they would depend on the masks that were in force.
-        """
-        found: dict[int, list[int]] = {}  # boundary -> examples found there; 0 for those not found
-        rows: dict[int, torch.Tensor] = {}
-        for index, key in enumerate(batch.keys):
-            boundary, row = self._look_up(key, lowest=self._boundary if drawn else 1)
-            found.setdefault(boundary, []).append(index)
-            if row is not None:
-                rows[index] = row
-        self._count(batch.size, batch.size - len(found.get(0, ())))
-        computing = 0.0
-        whole: torch.Tensor | None = None
-        for boundary, indices in sorted(found.items()):
-            if boundary == self._boundary:
-                continue
-            part = batch.select(indices)
-            start = part.assemble([rows[i] for i in indices]) if boundary else None
-            begin = time.perf_counter()
-            result = self._run_prefix(part, drawn, boundary, start)
-            seconds = time.perf_counter() - begin
-            computing += seconds
-            if boundary:
-                self.stats.carried += len(indices)
-            else:
-                self._prefix_seconds += seconds
-                self._prefix_rows += len(indices)
-            for position, index in enumerate(indices):
-                rows[index] = part.row(result, position)
-                self._keep(batch.keys[index], rows[index])
-            if len(indices) == batch.size:
-                whole = result
-        if self._prefix_rows:
-            self.stats.seconds_saved += len(found.get(self._boundary, ())) * self._prefix_seconds / self._prefix_rows
-        return (whole if whole is not None else batch.assemble([rows[i] for i in range(batch.size)])), computing
-
-    def _look_up(self, key: bytes, lowest: int) -> tuple[int, torch.Tensor | None]:
-        """The deepest boundary from `lowest` to the present one with a row of the example, and the row.
-
-        (0, None) if there is none.
-        """
-        known = self._store.boundary(key) or 0
-        if known < lowest:
-            known = 0
-        if known < self._boundary and self._disk is not None:
-            for boundary in range(self._boundary, max(known, lowest - 1, 1), -1):
-                row = self._disk.get(self._fingerprints.chain(boundary), key)
-                if row is not None:
-                    self._store.put(key, boundary, row)
-                    return boundary, row
-        return known, self._store.get(key) if known else None
-
-    def _keep(self, key: bytes, row: torch.Tensor) -> None:
-        self._store.put(key, self._boundary, row)
-        if self._disk is not None:
-            self._disk.put(self._fingerprints.chain(self._boundary), key, row)
-
-    def _run_prefix(
-        self, batch: Batch, drawn: bool, start: int = 0, hidden: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Run the units from boundary `start` to the present one: in evaluation mode, or with dropout if `drawn`."""
-        if drawn:
-            return batch.assemble([self._draw(batch.alone(index)) for index in range(batch.size)])
-        with torch.no_grad(), eval_mode(self._modules):
-            result = self._bypass.from_inputs(self._original, batch, self._boundary, start=start, hidden=hidden)
-        check_shape(result, batch, self._boundary)
-        return result
-
-    def _draw(self, example: Batch) -> torch.Tensor:
-        """The row of one example with dropout. It depends on the key alone, not on the batch or on the random state."""
-        seed = int.from_bytes(example.keys[0][:8], "little") >> 1
-        cuda = [t.device.index or 0 for t in example.tensors.values() if t.is_cuda][:1]
-        with torch.no_grad(), torch.random.fork_rng(devices=cuda):
-            torch.default_generator.manual_seed(seed)
-            for index in cuda:
-                torch.cuda.default_generators[index].manual_seed(seed)
-            result = self._bypass.from_inputs(self._original, example, self._boundary)
-        check_shape(result, example, self._boundary)
-        return example.row(result, 0)
-
     def _count(self, examples: int, hits: int) -> None:
-        self.stats.hits += hits
-        self.stats.misses += examples - hits
+        """Count the lookups of a training batch."""
         if self._tower.training:
             self._training_rows += examples
             self._training_hits += hits

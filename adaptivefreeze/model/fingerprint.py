@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
@@ -34,7 +35,7 @@ def update_digest(digest: Digest, label: str, tensor: torch.Tensor) -> None:
     digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def model_fingerprint(model: nn.Module) -> str:
+def model_fingerprint(model: nn.Module, *, without: Collection[str] = ()) -> str:
     """Return a digest of the names, shapes, dtypes and sampled values of a model's parameters.
 
     Models with equal weights have equal fingerprints. At most 64 evenly spaced values of each parameter are read:
@@ -42,12 +43,15 @@ def model_fingerprint(model: nn.Module) -> str:
 
     Args:
         model: The model, on any device.
+        without: Names of parameters to leave out.
 
     Returns:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
+        if name in without:
+            continue
         values = parameter.detach().flatten()
         count = min(_SAMPLES_PER_TENSOR, values.numel())
         # Integer arithmetic: float32 cannot represent every index above 2²⁴.

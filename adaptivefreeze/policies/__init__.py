@@ -12,6 +12,7 @@ from .random_blocks import LayerOut, Lisa
 from .random_prefix import RandomPrefix
 from .registry import discover, load_plugins, parse_policy, register_policy, registered_policies
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
+from .side import SideTuning
 from .smartfrz import SmartFRZ
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
 from .validation import ValidationDriven
@@ -46,6 +47,7 @@ __all__ = [
     "Policy",
     "RandomPrefix",
     "Schedule",
+    "SideTuning",
     "Signals",
     "SmartFRZ",
     "StepCosts",

@@ -13,6 +13,7 @@ from .decision import Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
+    from .side import SideTuning
 
 
 class Trial(Protocol):
@@ -106,6 +107,11 @@ class Policy(ABC):
     def keep_optimizer_state(self) -> bool:
         """Whether a block that unfreezes continues with the optimizer state that it had when it was frozen."""
         return False
+
+    @property
+    def side(self) -> SideTuning | None:
+        """The side network that the policy trains, if any."""
+        return None
 
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         """Return when `AdaptivePolicy.update` is to be called, as a pure function of the arguments.

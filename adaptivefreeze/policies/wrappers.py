@@ -14,6 +14,7 @@ from .decision import Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
+    from .side import SideTuning
 
 
 @dataclass
@@ -45,6 +46,10 @@ class Wrapper(AdaptivePolicy):
     @property
     def is_static(self) -> bool:
         return self.policy.is_static
+
+    @property
+    def side(self) -> SideTuning | None:
+        return self.policy.side
 
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         return self.policy.decision_points(total_steps, steps_per_epoch)

@@ -6,9 +6,10 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
+import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -20,7 +21,9 @@ from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
 from ..policies import Policy, Signals, parse_policy
 from .announcer import Announcer, add_to_model_card
+from ..side import add_side_network
 from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
+from .delta_checkpoints import save_deltas
 from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding
 from .gradient_guard import GradientGuard
 from .hooks import (
@@ -73,6 +76,8 @@ class FreezeCallback(TrainerCallback):
         quiet: Whether nothing is written to the console. The messages have level INFO, on loggers below
             `adaptivefreeze`, and are shown unless that logger has a level of its own.
         model_card: Whether the model card that the Trainer writes gets a section about freezing.
+        save: What checkpoints and `Trainer.save_model` hold: `"full"` for the whole model, or `"delta"` for the trained
+            parameters alone, as `save_delta` writes them. `load_delta` loads them onto the same base model.
 
     Raises:
         RequestError: For wrong arguments. At the start of training, before the first step, also for a policy that
@@ -96,6 +101,7 @@ class FreezeCallback(TrainerCallback):
         tower: str | None = None,
         quiet: bool = False,
         model_card: bool = False,
+        save: Literal["full", "delta"] = "full",
     ) -> None:
         flags = {"restore": restore, "eval_frozen": eval_frozen, "quiet": quiet, "model_card": model_card}
         for name, flag in flags.items():
@@ -105,6 +111,8 @@ class FreezeCallback(TrainerCallback):
             raise RequestError(f"cache must be True, False or a PrefixCache, not {cache!r}.")
         if tower is not None and not isinstance(tower, str):
             raise RequestError(f"tower must be the path of a module, not {tower!r}.")
+        if save not in ("full", "delta"):
+            raise RequestError(f"save must be 'full' or 'delta', not {save!r}.")
         self.policy = parse_policy(policy)
         self.cache = PrefixCache() if cache is True else cache or None
         self.stack: BlockStack | None = None
@@ -114,6 +122,7 @@ class FreezeCallback(TrainerCallback):
         self._tower = tower
         self._quiet = quiet
         self._model_card = model_card
+        self._save = save
         self._run: FreezingRun | None = None
         self._announcer: Announcer | None = None
         self._meter: RunMeter | None = None
@@ -208,6 +217,7 @@ class FreezeCallback(TrainerCallback):
                 write = functools.partial(add_to_model_card, trainer, self.summary)
                 self._patches.replace(trainer, "create_model_card", write, permanent=True)
             before_wrapping(self._patches, trainer, self._prepare_sharding)
+            self._add_side_network(trainer)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -358,6 +368,8 @@ class FreezeCallback(TrainerCallback):
     def _guard(self, trainer: Trainer) -> None:
         """Restore the user's flags when `trainer.train()` raises."""
         self._guarded.add(trainer)
+        if self._save == "delta":
+            save_deltas(self._patches, trainer, self._trained, self._tower)
         on_failure(self._patches, trainer, "train", functools.partial(self._failed, trainer), permanent=True)
 
     def _failed(self, trainer: Trainer, error: BaseException) -> None:
@@ -376,6 +388,23 @@ class FreezeCallback(TrainerCallback):
                 refuse_other_depth(folder, saved, blocks_for(trainer.model, self._tower, self.policy).depth)
             except RequestError as request:
                 raise request from error
+
+    def _add_side_network(self, trainer: Trainer) -> None:
+        """Add the side network of the policy. The Trainer creates the optimizer later."""
+        side = self.policy.side
+        if side is None or trainer.model is None:
+            return
+        with torch.random.fork_rng(devices=[]):  # the network is created on the CPU
+            torch.default_generator.manual_seed(trainer.args.seed)
+            add_side_network(trainer.model, side.width, every=side.every, dropout=side.dropout, tower=self._tower)
+
+    def _trained(self) -> set[str] | None:
+        """Names of the parameters that have been trained so far. None before the first training."""
+        if self.stack is None:
+            return None
+        frozen = [self.stack.frozen(change.mask) for change in self.timeline]
+        parameters = [p for unit in self.stack.units for p in unit.parameters if p.trainable]
+        return {p.name for p in parameters if any(p.name not in names for names in frozen)}
 
     def _patch(self, trainer: Trainer) -> None:
         if trainer not in self._guarded:  # added after the Trainer was made: its train() is already running

@@ -16,6 +16,7 @@ from ..model.freezer import Freezer
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
 from ..policies import AdaptivePolicy, Decision, Policy
+from ..side.attach import check_side_network, tap_boundaries
 from .checkpoint import SavedRun, class_name, describe_settings
 from .policy_runner import PolicyRunner, TrainingPlan
 from .schedule_pace import SchedulePace
@@ -68,6 +69,8 @@ class FreezingRun:
         self._session: CacheSession | None = None
         self._optimizer = optimizer
         policy.reset()
+        if policy.side is not None:
+            check_side_network(model, optimizer)
         if saved is None:
             mask = policy.initial_mask(stack)
             self.timeline = Timeline()
@@ -243,7 +246,13 @@ class FreezingRun:
     def _start_cache(self, cache: PrefixCache, mask: FreezeMask, step: int, saved: SavedRun | None) -> None:
         epoch, steps = divmod(step, self.plan.steps_per_epoch) if self.plan.steps_per_epoch else (0, 0)
         self._session = CacheSession(
-            cache, self.model, self.stack, seed=self.plan.seed, epoch=int(epoch), partial=steps > 0
+            cache,
+            self.model,
+            self.stack,
+            taps=tap_boundaries(self.model),
+            seed=self.plan.seed,
+            epoch=int(epoch),
+            partial=steps > 0,
         )
         if saved is not None and saved.settings["cache"] == cache.to_json():
             self._session.resume(mask, saved.cache, examples=self.plan.examples)

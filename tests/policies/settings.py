@@ -19,6 +19,7 @@ from adaptivefreeze import (
     Nothing,
     Policy,
     RandomPrefix,
+    SideTuning,
     SmartFRZ,
     TopDown,
     ValidationDriven,
@@ -63,6 +64,7 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
         Budget(0.3, shorten=False),
         Budget(0.8, decisions=7),
     ],
+    SideTuning: [SideTuning(32), SideTuning(64, every=1, dropout=0.1)],
 }
 
 WRAPPED: list[Policy] = [
