@@ -14,6 +14,12 @@ from torch import nn
 from ..model.blocks import BlockStack
 from ..model.fingerprint import update_digest
 
+# Settings that the embeddings and blocks do not read, or that their tensors show.
+_NOT_IN_PREFIX = (
+    *("_name_or_path", "name_or_path", "architectures", "transformers_version", "dtype"),
+    *("id2label", "label2id", "problem_type", "classifier_dropout"),
+)
+
 
 class PrefixFingerprints:
     """Digests of a model's code and of the values of its leading units.
@@ -87,7 +93,7 @@ class PrefixFingerprints:
         return next(t.device for tensors in self._tensors for t in tensors)
 
     def _read(self, unit: int) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()  # twice as fast as blake2b where the processor has instructions for it
         for tensor in self._tensors[unit]:
             update_digest(digest, f"{tensor.dtype}{tuple(tensor.shape)}", tensor)
         return digest.digest()
@@ -96,14 +102,7 @@ class PrefixFingerprints:
 def _code_digest(tower: nn.Module) -> bytes:
     config = getattr(tower, "config", None)
     settings = config.to_dict() if config is not None else {}
-    for unused in (
-        "_name_or_path",
-        "name_or_path",
-        "architectures",
-        "id2label",
-        "label2id",
-        "transformers_version",
-    ):
+    for unused in _NOT_IN_PREFIX:
         settings.pop(unused, None)
     settings["attention"] = getattr(config, "_attn_implementation", None)
     source = inspect.getsourcefile(type(tower))
