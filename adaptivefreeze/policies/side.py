@@ -32,7 +32,7 @@ class SideTuning(Policy):
     Args:
         width: Width of the network, a multiple of 32.
         every: Read every so many blocks, counted down from the last.
-        dropout: Probability of dropout on what is read and in the network.
+        dropout: Probability that a dimension of what is read is set to zero, in all tokens of an example.
 
     Raises:
         RequestError: When an argument is out of range.

@@ -46,7 +46,7 @@ def add_side_network(
         width: Width of the network, a multiple of 32.
         every: Read every so many blocks, counted down from the last.
         taps: Numbers of the blocks to read, instead of `every`. The last block is always read.
-        dropout: Probability of dropout on what is read and in the network.
+        dropout: Probability that a dimension of what is read is set to zero, in all tokens of an example.
         tower: The tower to use in a model with several, as in `find_blocks`.
 
     Returns:

@@ -122,7 +122,7 @@ class FreezeCallback(TrainerCallback):
         self._tower = tower
         self._quiet = quiet
         self._model_card = model_card
-        self._save = save
+        self._saved_weights = save
         self._run: FreezingRun | None = None
         self._announcer: Announcer | None = None
         self._meter: RunMeter | None = None
@@ -368,7 +368,7 @@ class FreezeCallback(TrainerCallback):
     def _guard(self, trainer: Trainer) -> None:
         """Restore the user's flags when `trainer.train()` raises."""
         self._guarded.add(trainer)
-        if self._save == "delta":
+        if self._saved_weights == "delta":
             save_deltas(self._patches, trainer, self._trained, self._tower)
         on_failure(self._patches, trainer, "train", functools.partial(self._failed, trainer), permanent=True)
 

@@ -144,11 +144,11 @@ def test_attention_mask():
     assert attention_mask(4, None, None, causal=True) is None
     padding = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]])
     sees = attention_mask(5, padding, None, causal=False)
-    assert sees.shape == (2, 1, 5, 5)
-    assert sees[0, 0].int().tolist()[:3] == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
-    assert torch.equal(sees[1, 0], torch.eye(5, dtype=torch.bool))  # finite even where all is padding
+    assert sees.shape == (2, 5, 5)
+    assert sees[0].int().tolist()[:3] == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
+    assert torch.equal(sees[1], torch.eye(5, dtype=torch.bool))  # finite even where all is padding
     causal = attention_mask(4, padding[:1], torch.tensor([[0, 1, 0, 1]]), causal=True)
-    assert causal[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    assert causal[0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
 def test_taps():
