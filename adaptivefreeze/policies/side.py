@@ -39,7 +39,7 @@ class SideTuning(Policy):
     """
 
     name: ClassVar[str] = "side"
-    width: int = 128
+    width: int = 96
     every: int = 2
     dropout: float = 0.0
 

@@ -25,7 +25,7 @@ _EXAMPLES = 2  # in the sample batch
 
 def add_side_network(
     model: nn.Module,
-    width: int = 128,
+    width: int = 96,
     *,
     every: int = 2,
     taps: Sequence[int] | None = None,
@@ -38,7 +38,7 @@ def add_side_network(
     works unchanged. Untrained, it adds zero. It belongs to the unit `head`. Train it with the policy `side`, which
     freezes all blocks, and with a `PrefixCache`: once the outputs are stored, the model itself runs no more.
 
-    `FreezeCallback("side:width=128,every=2")` adds the network itself. Call this function for another training loop,
+    `FreezeCallback("side:width=96,every=2")` adds the network itself. Call this function for another training loop,
     before the optimizer is created.
 
     Args:
@@ -58,9 +58,9 @@ def add_side_network(
 
     Example:
         ```python
-        add_side_network(model, width=128, every=2)
+        add_side_network(model, width=96, every=2)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-        with freeze(model, "side:width=128,every=2", optimizer=optimizer) as run:
+        with freeze(model, "side:width=96,every=2", optimizer=optimizer) as run:
             train(model, optimizer)
         ```
     """

@@ -203,7 +203,8 @@ def attention_mask(
         causal: Whether a token sees only the tokens before it.
 
     Returns:
-        A tensor of shape (batch, tokens, tokens). None if no mask is needed, because every token sees all, or all before it in a causal network.
+        A tensor of shape (batch, tokens, tokens). None if no mask is needed, because every token sees all, or all
+        before it in a causal network.
     """
     sees: torch.Tensor | None = None
     if padding is not None:
