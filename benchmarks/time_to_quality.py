@@ -3,6 +3,8 @@
     python benchmarks/time_to_quality.py RUNS --model PATH --dataset PATH [--limit 3000] [--max-length 128]
         --methods full@2e-4 full@2e-4@0.75 lora@2e-3 bottom-up:6@2e-4 side:width=128,every=2@2e-3@6 [--seeds 0 1 2]
 
+With --table the runs in RUNS are tabulated; no model is trained then.
+
 A method is `NAME@LEARNING RATE[@EPOCHS]`, with --epochs by default. NAME is `full`, `lora` (rank 8 on every linear
 layer, alpha 16) or the spec of a policy, which runs with the cache. Each finished run is a JSON file in RUNS and is not
 repeated. Seconds are processor seconds of training: everything in `Trainer.train` but evaluation. They include filling
@@ -15,6 +17,7 @@ import argparse
 import json
 import math
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -144,12 +147,87 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace, cache
     }
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The runs of one method, one for each seed."""
+
+    method: Method
+    runs: tuple[dict[str, Any], ...]
+
+    @property
+    def seeds(self) -> set[int]:
+        return {run["seed"] for run in self.runs}
+
+    def final(self, name: str) -> list[float]:
+        """The last validation scores, in points."""
+        return [100 * run["curve"][-1][name] for run in self.runs]
+
+    def test(self, name: str) -> list[float]:
+        return [100 * run["test"][name] for run in self.runs]
+
+    def seconds(self) -> list[float]:
+        return [run["seconds"] for run in self.runs]
+
+    def seconds_to(self, name: str, targets: dict[int, float]) -> list[float | None]:
+        """Seconds until the first evaluation with a score of the target of the seed, in points."""
+        return [
+            next((p["seconds"] for p in run["curve"] if 100 * p[name] >= targets[run["seed"]]), None)
+            for run in self.runs
+        ]
+
+
+def read_runs(folder: Path) -> list[Rows]:
+    """The stored runs by method, those with more seeds first."""
+    found: dict[Method, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        stored = json.loads(path.read_text())
+        found.setdefault(Method.parse(stored["method"], 0), []).append(stored)
+    rows = [Rows(m, tuple(sorted(runs, key=lambda run: run["seed"]))) for m, runs in found.items()]
+    return sorted(rows, key=lambda r: (r.method.name != "full", r.method.name, r.method.epochs, r.method.rate))
+
+
+def table(rows: Sequence[Rows], epochs: float, names: Sequence[str], margin: float) -> str:
+    """Return the Markdown table of all runs beside full fine-tuning of `epochs` epochs at its best learning rate."""
+    scores = [n for n in ("macro_f1", "entity_f1", "accuracy") if n in names]
+    full = max(
+        (r for r in rows if r.method.name == "full" and r.method.epochs == epochs),
+        key=lambda r: (len(r.runs), statistics.mean(r.final(scores[0]))),
+    )
+    targets = {run["seed"]: 100 * run["curve"][-1][scores[0]] - margin for run in full.runs}
+    reference = dict(zip(sorted(full.seeds), full.seconds_to(scores[0], targets), strict=True))
+    head = " | ".join([f"validation {n}" for n in scores] + [f"test {n}" for n in scores])
+    lines = [
+        f"| method | rate | epochs | seeds | parameters | seconds | {head} | seconds to quality | × |",
+        "|---|---:|---:|---:|---:|---:|" + "---:|" * (2 * len(scores) + 2),
+    ]
+    for row in rows:
+        shared = [seed for seed in sorted(row.seeds) if seed in targets]
+        reached = row.seconds_to(scores[0], targets) if set(shared) == row.seeds else [None]
+        arrived = all(seconds is not None for seconds in reached)
+        ratios = [reference[seed] / seconds for seed, seconds in zip(shared, reached, strict=False) if arrived]
+        lines.append(
+            f"| {row.method.name} | {row.method.rate:g} | {row.method.epochs:g} | {len(row.runs)} "
+            f"| {row.runs[0]['trained_parameters']:,} | {_spread(row.seconds(), 0)} | "
+            + " | ".join([_spread(row.final(n)) for n in scores] + [_spread(row.test(n)) for n in scores])
+            + f" | {_spread(reached, 0) if arrived else 'not reached'} | {_spread(ratios, 2) if ratios else '–'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: Sequence[Any], digits: int = 1) -> str:
+    """The mean, with the standard deviation over seeds."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--dataset")
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--margin", type=float, default=0.2, help="points below full fine-tuning that count as reached")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--limit", type=int, default=3000)
     parser.add_argument("--eval-limit", type=int, default=1500)
@@ -158,6 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--warmup", type=float, default=0.06, help="share of the steps")
     options = parser.parse_args(arguments)
+    if options.table:
+        rows = read_runs(options.runs)
+        print(table(rows, options.epochs, tuple(rows[0].runs[0]["test"]), options.margin), end="")
+        return
+    if not (options.model and options.dataset and options.methods):
+        parser.error("--model, --dataset and --methods are required without --table")
 
     keep_memory(True)
     task = load_task(options.dataset, model=options.model, limit=options.limit, max_length=options.max_length)

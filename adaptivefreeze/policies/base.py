@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask
@@ -13,7 +13,6 @@ from .decision import Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
-    from .side import SideTuning
 
 
 class Trial(Protocol):
@@ -29,6 +28,14 @@ class Trial(Protocol):
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Suggest one of `choices`."""
+
+
+class SideShape(NamedTuple):
+    """The shape of a side network, as `add_side_network` takes it."""
+
+    width: int
+    every: int
+    dropout: float
 
 
 class Policy(ABC):
@@ -56,8 +63,7 @@ class Policy(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # `initial_learning_rates` exists on AdaptivePolicy alone, which cannot be named here: it is not defined yet.
-        if hasattr(cls, "update") and not hasattr(cls, "initial_learning_rates"):
+        if hasattr(cls, "update") and not any(base.__name__ == "AdaptivePolicy" for base in cls.__mro__):
             raise TypeError(f"{cls.__name__} has an `update` that is never called: derive it from AdaptivePolicy.")
 
     @abstractmethod
@@ -109,7 +115,7 @@ class Policy(ABC):
         return False
 
     @property
-    def side(self) -> SideTuning | None:
+    def side(self) -> SideShape | None:
         """The side network that the policy trains, if any."""
         return None
 
@@ -121,6 +127,10 @@ class Policy(ABC):
             steps_per_epoch: Optimizer steps per epoch.
         """
         return DecisionPoints()
+
+    def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
+        """Return the factors on the learning rate before the first decision, by unit name; 1 for other units."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint, as plain JSON. A static policy has none."""
@@ -179,10 +189,6 @@ class AdaptivePolicy(Policy):
         Returns:
             The decision, or None to change nothing.
         """
-
-    def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
-        """Return the factors on the learning rate before the first decision, by unit name; 1 for other units."""
-        return {}
 
     @property
     def reason(self) -> str:

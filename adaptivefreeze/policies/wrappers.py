@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..model.mask import FreezeMask, block_name
 from .arguments import check_depth, check_number, depth_of
-from .base import AdaptivePolicy, Policy
+from .base import AdaptivePolicy, Policy, SideShape
 from .decision import Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
-    from .side import SideTuning
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Wrapper(AdaptivePolicy):
         return self.policy.is_static
 
     @property
-    def side(self) -> SideTuning | None:
+    def side(self) -> SideShape | None:
         return self.policy.side
 
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
@@ -58,7 +57,7 @@ class Wrapper(AdaptivePolicy):
         return self.policy.initial_mask(stack)
 
     def initial_learning_rates(self, stack: BlockStack) -> Mapping[str, float]:
-        return self.policy.initial_learning_rates(stack) if isinstance(self.policy, AdaptivePolicy) else {}
+        return self.policy.initial_learning_rates(stack)
 
     def update(self, signals: Signals) -> Decision | None:
         return self.policy.update(signals) if isinstance(self.policy, AdaptivePolicy) else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from ..cache.forms import Layout, Unsuitable, block_form, layout_of
 from ..cache.keys import Batch
@@ -59,7 +60,7 @@ def add_side_network(
     Example:
         ```python
         add_side_network(model, width=96, every=2)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)  # times 20 for the network
         with freeze(model, "side:width=96,every=2", optimizer=optimizer) as run:
             train(model, optimizer)
         ```
@@ -84,7 +85,8 @@ def add_side_network(
     network.to(device=probe.device, dtype=probe.dtype).train(model.training)
     tower_module = model.get_submodule(stack.tower)
     tower_module.add_module(NAME, network)
-    network.hooks = SideHooks(network, tower_module, [model.get_submodule(p) for p in _outputs(stack, chosen)], probe)
+    hooks = SideHooks(network, tower_module, probe.layout)
+    network.handles = hooks.register([model.get_submodule(path) for path in _outputs(stack, chosen)])
     return network
 
 
@@ -98,7 +100,8 @@ def remove_side_network(model: nn.Module) -> None:
     for module in model.modules():
         network = getattr(module, NAME, None)
         if isinstance(network, SideNetwork):
-            network.hooks.remove()
+            for handle in network.handles:
+                handle.remove()
             delattr(module, NAME)
             return
 
@@ -130,25 +133,23 @@ class SideHooks:
     Args:
         network: The network.
         tower: The tower.
-        blocks: The modules whose outputs are read, in order.
-        probe: What is known about their outputs.
+        layout: Order of the dimensions of the blocks' outputs.
     """
 
-    def __init__(self, network: SideNetwork, tower: nn.Module, blocks: Sequence[nn.Module], probe: _Probe) -> None:
+    def __init__(self, network: SideNetwork, tower: nn.Module, layout: Layout) -> None:
         self._network = network
-        self._order = probe.layout.order
+        self._tower = tower
+        self._layout = Layout(layout.order)
         self._arguments = tuple(inspect.signature(tower.forward).parameters)
         self._inputs: Mapping[str, Any] = {}
         self._taps: dict[int, torch.Tensor] = {}
-        self._handles = [tower.register_forward_pre_hook(self._begin, with_kwargs=True)]
-        for index, block in zip(network.config.taps, blocks, strict=True):
-            hook = functools.partial(self._read, index)
-            self._handles.append(block.register_forward_hook(hook, with_kwargs=True))
 
-    def remove(self) -> None:
-        """Disconnect the network from the tower."""
-        for handle in self._handles:
-            handle.remove()
+    def register(self, blocks: Sequence[nn.Module]) -> list[RemovableHandle]:
+        """Register the hooks on the tower and on the blocks that are read, in their order."""
+        handles = [self._tower.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        for index, block in zip(self._network.config.taps, blocks, strict=True):
+            handles.append(block.register_forward_hook(functools.partial(self._read, index), with_kwargs=True))
+        return handles
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_inputs": {}, "_taps": {}}  # a copy of the model has no forward pass in progress
@@ -165,9 +166,9 @@ class SideHooks:
         self, index: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any | None:
         form = block_form(index, output, args, kwargs)
-        layout = Layout(self._order)
         hidden = form.hidden(output)
-        self._taps[index] = hidden if self._order is None else hidden.permute(self._order)
+        order = self._layout.order
+        self._taps[index] = hidden if order is None else hidden.permute(order)
         config = self._network.config
         if index != config.taps[-1]:
             return None
@@ -176,7 +177,7 @@ class SideHooks:
             raise RequestError(f"block {missing[0]}, which the side network reads, did not run: turn layerdrop off.")
         taps = [self._taps[tap] for tap in config.taps]
         added = self._network(taps, self._mask(taps[-1].shape[1])).to(hidden.dtype)
-        return form.output(layout.to_model(taps[-1] + added, like=hidden), args, kwargs, output)
+        return form.output(self._layout.to_model(taps[-1] + added, like=hidden), args, kwargs, output)
 
     def _mask(self, tokens: int) -> torch.Tensor | None:
         padding, positions = self._inputs.get("attention_mask"), self._inputs.get("position_ids")

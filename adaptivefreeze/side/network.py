@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from .attach import SideHooks
+from torch.utils.hooks import RemovableHandle
 
 HEAD_WIDTH = 32
 KERNEL = 3  # tokens
@@ -62,14 +60,13 @@ class SideNetwork(nn.Module):
 
     Attributes:
         config: Its shape.
-        hooks: What connects it to the model, once it is added to one.
+        handles: The hooks that connect it to a model.
     """
-
-    hooks: SideHooks
 
     def __init__(self, config: SideConfig) -> None:
         super().__init__()
         self.config = config
+        self.handles: list[RemovableHandle] = []
         down = [nn.Linear(config.hidden_size, config.width) for _ in config.taps]
         self.down = nn.Sequential(*down)  # a ModuleList would be taken for a list of blocks
         self.layers = nn.Sequential(*(SideLayer(config) for _ in config.taps))

@@ -75,8 +75,7 @@ class FreezingRun:
             mask = policy.initial_mask(stack)
             self.timeline = Timeline()
             self.timeline.record(step, mask, policy.reason)
-            rates = policy.initial_learning_rates(stack) if isinstance(policy, AdaptivePolicy) else {}
-            self.learning_rates: dict[str, float] = dict(rates)
+            self.learning_rates: dict[str, float] = dict(policy.initial_learning_rates(stack))
             self.pace = SchedulePace()
         else:
             policy.load_state_dict(saved.policy_state)

@@ -6,7 +6,7 @@ from policies.test_conformance import stack_of
 from adaptivefreeze import BottomUp, parse_policy
 from adaptivefreeze.policies import is_full_fine_tuning, registered_policies
 
-SAMPLED = ["bottom-up", "top-down", "autofreeze", "validation", "linear", "gradual-unfreezing"]
+SAMPLED = ["bottom-up", "top-down", "autofreeze", "validation", "linear", "gradual-unfreezing", "side"]
 
 
 class Trial:

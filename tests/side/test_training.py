@@ -10,7 +10,7 @@ from adaptivefreeze.cache.precision import decode, encode
 from adaptivefreeze.side import find_side_network
 
 IN_ORDER = {"train_sampling_strategy": "sequential", "num_train_epochs": 3}
-SIDE = "side:width=32,every=2,dropout=0.1"
+SIDE = "side:width=32,every=2,dropout=0.1,rate=1"
 
 
 def run(folder, cache, policy=SIDE, **settings):
@@ -161,6 +161,17 @@ def test_a_plain_loop(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters())
     with freeze(model, SideTuning(32), optimizer=optimizer) as loop:
         assert len(loop.mask.blocks) == 4
+
+
+def test_the_factor_multiplies_the_learning_rate(tmp_path):
+    """Under a policy that trains the head and the network alone, the factor is that of the whole learning rate."""
+
+    def train(policy, rate):
+        return run(tmp_path, True, policy, learning_rate=rate, weight_decay=0.0)[0].model
+
+    scaled, plain = train("side:width=32,rate=32", 1e-4), train("side:width=32,rate=1", 32e-4)
+    assert not moved(weights(scaled), weights(plain))
+    assert moved(weights(scaled), weights(train("side:width=32,rate=1", 1e-4)))
 
 
 def test_a_callback_added_after_the_optimizer_is_refused(tmp_path):
