@@ -20,8 +20,8 @@ from ..model.mask import FreezeMask
 from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
 from ..policies import Policy, Signals, parse_policy
-from .announcer import Announcer, add_to_model_card
 from ..side import add_side_network
+from .announcer import Announcer, add_to_model_card
 from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
 from .delta_checkpoints import save_deltas
 from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding

@@ -42,7 +42,7 @@ def test_only_the_network_and_the_head_train(tmp_path):
     network = find_side_network(trainer.model)
     assert float(network.up.weight.detach().abs().max()) > 0
     trained = sum(p.numel() for p in network.parameters()) + 16 * 3 + 3
-    assert callback.summary()["freeze/trainable_parameters"] == trained
+    assert callback.stack.trainable_parameters(callback.mask) == trained
 
 
 class Stop(TrainerCallback):
