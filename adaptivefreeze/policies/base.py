@@ -34,6 +34,7 @@ class SideShape(NamedTuple):
     """The shape of a side network, as `add_side_network` takes it."""
 
     width: int
+    layers: int
     every: int
     dropout: float
 

@@ -15,7 +15,7 @@ from .registry import register_policy
 if TYPE_CHECKING:
     from ..model.blocks import BlockStack
 
-_WIDTHS = (64, 96, 128, 192)
+_WIDTHS = (96, 128, 192, 256)
 
 
 @register_policy
@@ -33,9 +33,10 @@ class SideTuning(Policy):
 
     Args:
         width: Width of the network, a multiple of 32.
+        layers: Number of its layers.
         every: Read every so many blocks, counted down from the last.
         dropout: Probability that a dimension of what is read is set to zero, in all tokens of an example.
-        rate: Factor on the learning rate. The network starts from random weights, so it learns best at about 20 times
+        rate: Factor on the learning rate. The network starts from random weights, so it learns best at about 15 times
             the learning rate of full fine-tuning.
 
     Raises:
@@ -43,22 +44,24 @@ class SideTuning(Policy):
     """
 
     name: ClassVar[str] = "side"
-    width: int = 96
+    width: int = 192
+    layers: int = 2
     every: int = 2
-    dropout: float = 0.0
-    rate: float = 20.0
+    dropout: float = 0.1
+    rate: float = 15.0
 
     def __post_init__(self) -> None:
         check_number(self.name, "width", self.width, 32, whole=True)
         if self.width % 32:
             raise RequestError(f"{self.name}: width must be a multiple of 32, not {self.width!r}.")
+        check_number(self.name, "layers", self.layers, 1, whole=True)
         check_number(self.name, "every", self.every, 1, whole=True)
         check_number(self.name, "dropout", self.dropout, 0, 0.99)
         check_number(self.name, "rate", self.rate, 0, open_low=True)
 
     @property
     def side(self) -> SideShape:
-        return SideShape(self.width, self.every, self.dropout)
+        return SideShape(self.width, self.layers, self.every, self.dropout)
 
     def initial_mask(self, stack: BlockStack) -> FreezeMask:
         return FreezeMask(stack.depth, embeddings=True, blocks=range(stack.depth))
@@ -68,6 +71,5 @@ class SideTuning(Policy):
 
     @classmethod
     def suggest(cls, trial: Trial, depth: int) -> Policy:
-        return cls(
-            trial.suggest_categorical("side.width", _WIDTHS), trial.suggest_int("side.every", 1, max(1, depth // 2))
-        )
+        width = trial.suggest_categorical("side.width", _WIDTHS)
+        return cls(width, every=trial.suggest_int("side.every", 1, max(1, depth // 2)))

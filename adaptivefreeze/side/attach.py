@@ -26,11 +26,12 @@ _EXAMPLES = 2  # in the sample batch
 
 def add_side_network(
     model: nn.Module,
-    width: int = 96,
+    width: int = 192,
     *,
+    layers: int = 2,
     every: int = 2,
     taps: Sequence[int] | None = None,
-    dropout: float = 0.0,
+    dropout: float = 0.1,
     tower: str | None = None,
 ) -> SideNetwork:
     """Add a side network to a model, in place.
@@ -39,12 +40,13 @@ def add_side_network(
     works unchanged. Untrained, it adds zero. It belongs to the unit `head`. Train it with the policy `side`, which
     freezes all blocks, and with a `PrefixCache`: once the outputs are stored, the model itself runs no more.
 
-    `FreezeCallback("side:width=96,every=2")` adds the network itself. Call this function for another training loop,
+    `FreezeCallback("side:width=192,every=2")` adds the network itself. Call this function for another training loop,
     before the optimizer is created.
 
     Args:
         model: A model whose blocks `find_blocks` knows.
         width: Width of the network, a multiple of 32.
+        layers: Number of its layers.
         every: Read every so many blocks, counted down from the last.
         taps: Numbers of the blocks to read, instead of `every`. The last block is always read.
         dropout: Probability that a dimension of what is read is set to zero, in all tokens of an example.
@@ -59,29 +61,31 @@ def add_side_network(
 
     Example:
         ```python
-        add_side_network(model, width=96, every=2)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)  # times 20 for the network
-        with freeze(model, "side:width=96,every=2", optimizer=optimizer) as run:
+        add_side_network(model)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)  # times 15 for the network
+        with freeze(model, "side", optimizer=optimizer) as run:
             train(model, optimizer)
         ```
     """
     if isinstance(width, bool) or not isinstance(width, int) or width < HEAD_WIDTH or width % HEAD_WIDTH:
         raise RequestError(f"the width of a side network must be a multiple of {HEAD_WIDTH}, not {width!r}.")
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
+        raise RequestError(f"the layers of a side network must be 1 or more, not {layers!r}.")
     if not 0 <= dropout < 1:
         raise RequestError(f"the dropout of a side network must lie in [0, 1), not {dropout!r}.")
     stack = find_blocks(model, tower)
     chosen = _chosen_taps(stack.depth, every, taps)
     present = find_side_network(model)
     if present is not None:
-        wanted = (width, chosen, dropout)
-        if (present.config.width, present.config.taps, present.config.dropout) != wanted:
+        config = present.config
+        if (config.width, config.layers, config.taps, config.dropout) != (width, layers, chosen, dropout):
             raise RequestError(
-                f"the model already has a side network of width {present.config.width} on the blocks "
-                f"{', '.join(map(str, present.config.taps))}: call remove_side_network(model) first."
+                f"the model already has a side network of width {config.width} on the blocks "
+                f"{', '.join(map(str, config.taps))}: call remove_side_network(model) first."
             )
         return present
     probe = _Probe(model, stack, chosen)
-    network = SideNetwork(SideConfig(probe.hidden_size, width, chosen, probe.causal, dropout))
+    network = SideNetwork(SideConfig(probe.hidden_size, width, layers, chosen, probe.causal, dropout))
     network.to(device=probe.device, dtype=probe.dtype).train(model.training)
     tower_module = model.get_submodule(stack.tower)
     tower_module.add_module(NAME, network)

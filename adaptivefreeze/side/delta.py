@@ -104,7 +104,8 @@ def load_delta(model: nn.Module, folder: str | Path, *, tower: str | None = None
         if shape is not None and shape != tuple(value.shape):
             raise RequestError(f"{folder} has {name} of shape {tuple(value.shape)}, and the model has {shape}.")
     if side is not None:
-        add_side_network(model, side["width"], taps=side["taps"], dropout=side["dropout"], tower=tower)
+        options = {name: side[name] for name in ("width", "layers", "taps", "dropout")}
+        add_side_network(model, **options, tower=tower)
     model.load_state_dict(tensors, strict=False)
     return model
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 HEAD_WIDTH = 32
-KERNEL = 3  # tokens
+KERNEL = 5  # tokens
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class SideConfig:
     Attributes:
         hidden_size: Width of the model.
         width: Width of the side network, a multiple of 32.
+        layers: Number of its layers.
         taps: The blocks whose outputs it reads, from the bottom up. The last block of the model is the last of them.
         causal: Whether a token sees only the tokens before it, as in the model.
         dropout: Probability that a dimension of the hidden states that it reads is set to zero, in all tokens of an
@@ -30,9 +31,10 @@ class SideConfig:
 
     hidden_size: int
     width: int
+    layers: int
     taps: tuple[int, ...]
     causal: bool
-    dropout: float = 0.0
+    dropout: float
 
     def to_json(self) -> dict[str, Any]:
         """Return the shape as plain JSON."""
@@ -45,15 +47,17 @@ class SideConfig:
 
 
 class SideNetwork(nn.Module):
-    """A small network beside a model: one layer per tap, each on the sum of the layer below and the tap.
+    """A small network beside a model.
 
-    Its output is added to the output of the model's last block. The projection back to the model's width starts at
-    zero, so that an untrained network changes nothing.
+    All hidden states that it reads are normalized, and projected together to its width. A few layers follow. Its output
+    is added to the output of the model's last block. The projection back to the model's width starts at zero, so that
+    an untrained network changes nothing.
 
     References: Sung et al. 2022, "LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning"
     (arXiv 2206.06522), and, for training on stored hidden states, Ouyang et al. 2024, "Pluto and Charon" (arXiv
-    2408.10746). The convolutions are an addition: hidden states hold no sharp positions, and without convolutions the
-    boundaries of entities are found less well.
+    2408.10746). There, each layer reads one hidden state more. Reading all at once took less time for the same quality,
+    and the convolutions, which are not in these papers, found the boundaries of entities
+    (`benchmarks/results/side_shapes.md`).
 
     Args:
         config: Its shape.
@@ -67,14 +71,11 @@ class SideNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.handles: list[RemovableHandle] = []
-        down = [nn.Linear(config.hidden_size, config.width) for _ in config.taps]
-        self.down = nn.Sequential(*down)  # a ModuleList would be taken for a list of blocks
-        self.layers = nn.Sequential(*(SideLayer(config) for _ in config.taps))
+        self.down = nn.Linear(config.hidden_size * len(config.taps), config.width)
+        # A ModuleList would be taken for a list of blocks.
+        self.layers = nn.Sequential(*(SideLayer(config) for _ in range(config.layers)))
         self.norm = nn.LayerNorm(config.width)
         self.up = nn.Linear(config.width, config.hidden_size)
-        for projection in down:
-            nn.init.xavier_uniform_(projection.weight)
-            nn.init.zeros_(projection.bias)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
@@ -90,23 +91,20 @@ class SideNetwork(nn.Module):
             A tensor of shape (batch, tokens, hidden).
         """
         near = _neighbours(taps[-1].shape[1], mask, causal=self.config.causal)
-        state: torch.Tensor | None = None
-        for tap, down, layer in zip(taps, self.down, self.layers, strict=True):
-            seen = down(self._dropped(functional.layer_norm(tap, tap.shape[-1:])))
-            state = layer(seen if state is None else state + seen, mask, near)
+        read = torch.cat([functional.layer_norm(tap, tap.shape[-1:]) for tap in taps], dim=-1)
+        if self.training and self.config.dropout:
+            # One mask for all tokens of an example: a mask for each token costs more than a layer.
+            kept = torch.empty_like(read[:, :1]).bernoulli_(1 - self.config.dropout)
+            read = read * (kept / (1 - self.config.dropout))
+        state = self.down(read)
+        for layer in self.layers:
+            state = layer(state, mask, near)
         added: torch.Tensor = self.up(self.norm(state))
         return added
 
-    def _dropped(self, tap: torch.Tensor) -> torch.Tensor:
-        """`tap` with some dimensions of each example set to zero, which costs less than doing so for each token."""
-        if not self.training or not self.config.dropout:
-            return tap
-        kept = torch.empty_like(tap[:, :1]).bernoulli_(1 - self.config.dropout)
-        return tap * (kept / (1 - self.config.dropout))
-
 
 class SideLayer(nn.Module):
-    """A depthwise convolution over three tokens, then attention, each on the normalized state and added to it.
+    """A depthwise convolution over tokens, attention and a feed-forward part, each on the normalized state.
 
     Args:
         config: The shape of the network.
@@ -122,9 +120,13 @@ class SideLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention_in = nn.Linear(width, 3 * width)
         self.attention_out = nn.Linear(width, width)
-        for projection in (self.attention_in, self.attention_out):
-            nn.init.xavier_uniform_(projection.weight)
-            nn.init.zeros_(projection.bias)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     def forward(self, state: torch.Tensor, mask: torch.Tensor | None, near: Sequence[Neighbour]) -> torch.Tensor:
         """Return the next state, of shape (batch, tokens, width).
@@ -147,7 +149,8 @@ class SideLayer(nn.Module):
             attn_mask=None if mask is None else mask[:, None],
             is_causal=self._causal and mask is None,
         )
-        next_state: torch.Tensor = state + self.attention_out(seen.transpose(1, 2).reshape(batch, tokens, width))
+        state = state + self.attention_out(seen.transpose(1, 2).reshape(batch, tokens, width))
+        next_state: torch.Tensor = state + self.feed_forward(state)
         return next_state
 
 
@@ -165,17 +168,19 @@ class Neighbour:
 
     def read(self, state: torch.Tensor) -> torch.Tensor:
         """Return the state at the distance from each token, or zero, of shape (batch, tokens, width)."""
+        tokens = state.shape[1]
         if not self.distance:
             return state
+        if abs(self.distance) >= tokens:
+            return torch.zeros_like(state)
         shift = (0, 0, 0, self.distance) if self.distance > 0 else (0, 0, -self.distance, 0)
-        tokens = state.shape[1]
         moved = functional.pad(state, shift)
         moved = moved[:, self.distance :] if self.distance > 0 else moved[:, :tokens]
         return moved if self.seen is None else moved * self.seen.to(state.dtype)
 
 
 def _neighbours(tokens: int, mask: torch.Tensor | None, *, causal: bool) -> list[Neighbour]:
-    """The tokens that a convolution reads: one on each side and the token itself, or two before it."""
+    """The tokens that a convolution reads: those on both sides and the token itself, or that and those before it."""
     first = 1 - KERNEL if causal else -(KERNEL // 2)
     found = []
     for distance in range(first, first + KERNEL):

@@ -396,7 +396,7 @@ class FreezeCallback(TrainerCallback):
             return
         with torch.random.fork_rng(devices=[]):  # the network is created on the CPU
             torch.default_generator.manual_seed(trainer.args.seed)
-            add_side_network(trainer.model, side.width, every=side.every, dropout=side.dropout, tower=self._tower)
+            add_side_network(trainer.model, **side._asdict(), tower=self._tower)
 
     def _trained(self) -> set[str] | None:
         """Names of the parameters that have been trained so far. None before the first training."""

@@ -64,7 +64,7 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
         Budget(0.3, shorten=False),
         Budget(0.8, decisions=7),
     ],
-    SideTuning: [SideTuning(32), SideTuning(64, every=1, dropout=0.1)],
+    SideTuning: [SideTuning(32), SideTuning(64, layers=1, every=1, dropout=0.0)],
 }
 
 WRAPPED: list[Policy] = [

@@ -166,14 +166,14 @@ def test_gradients_reach_the_network_through_activation_checkpointing():
     for checkpointing in (False, True):
         model = tiny_bert().eval()
         torch.manual_seed(1)
-        network = trained(add_side_network(model, 32))
+        network = trained(add_side_network(model, 32, dropout=0.0))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("side_network" in name or "classifier" in name)
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.train()
             for module in model.modules():
-                if isinstance(module, torch.nn.Dropout):
+                if isinstance(module, torch.nn.Dropout):  # the model's own
                     module.p = 0.0
         ids = torch.arange(5, 13)[None]
         model(input_ids=ids, labels=ids % 3).loss.backward()
@@ -197,6 +197,7 @@ def test_a_copy_of_the_model_has_a_network_of_its_own():
     [
         ({"width": 33}, "multiple of 32"),
         ({"width": True}, "multiple of 32"),
+        ({"layers": 0}, "1 or more"),
         ({"every": 0}, "must be 1 or more"),
         ({"taps": [4]}, "from 0 to 3"),
         ({"dropout": 1.0}, "dropout"),
