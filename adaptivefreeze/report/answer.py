@@ -120,4 +120,4 @@ def _loss(row: Row) -> str:
     loss = _shown(row)
     half = "" if loss.high is None else f" ± {100 * (loss.high - loss.mean):.1f}"
     split = "" if row.loss else "validation "
-    return f"{split}macro F1 {100 * loss.mean:+.1f}{half} points".replace("-", "−")
+    return f"{split}macro F1 {round(100 * loss.mean, 1) + 0.0:+.1f}{half} points".replace("-", "−")

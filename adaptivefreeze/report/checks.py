@@ -12,7 +12,7 @@ from .row import Row
 TOLERANCE = 0.002
 """A validation score counts as the quality of full fine-tuning from this far below its final score: 0.2 points."""
 
-UNSTEADY, UNUSABLE = 1.2, 1.5
+UNSTEADY, UNUSABLE = 1.1, 1.5
 """Longest by shortest time of runs that did the same work, from which there is a warning, or no speedup."""
 
 UNPREDICTED = 1.5
@@ -34,15 +34,20 @@ class Timing:
 def timing(rows: Sequence[Row], runs: Sequence[RunResult]) -> Timing:
     """Check the times: runs of the same work against each other, against the prediction, and the load."""
     found, withheld = [], False
+    uneven: list[tuple[float, RunResult, RunResult]] = []
     for same, one_kind in _same_work(runs):
         slow, fast = max(same, key=lambda run: run.train_seconds), min(same, key=lambda run: run.train_seconds)
         ratio = slow.train_seconds / fast.train_seconds
         if ratio > UNSTEADY:
             withheld |= one_kind and ratio > UNUSABLE
-            found.append(
-                f"Runs that did the same steps differ in time: {_run(fast)} took {fast.train_seconds:,.1f} s, "
-                f"{_run(slow)} {slow.train_seconds:,.1f} s."
-            )
+            uneven.append((ratio, slow, fast))
+    if uneven:
+        _, slow, fast = max(uneven, key=lambda item: item[0])
+        more = f" So do those of {len(uneven) - 1} other groups." if len(uneven) > 1 else ""
+        found.append(
+            f"Runs that did the same steps differ in time: {_run(fast)} took {fast.train_seconds:,.1f} s, "
+            f"{_run(slow)} {slow.train_seconds:,.1f} s.{more}"
+        )
     if withheld:
         found.append("No speedup is given, because it would be noise: repeat the runs on an idle machine with --force.")
     busy = [run for run in runs if (load := run.timing) and load.load_average > _cores(run) + 0.5]
