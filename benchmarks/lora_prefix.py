@@ -255,16 +255,18 @@ def step_table(measured: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def run_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Markdown: a line for each run."""
+def run_table(rows: Sequence[dict[str, Any]], steps: int) -> list[str]:
+    """Markdown: a line for each run of `steps` steps an epoch."""
     lines = [
-        "| method | rank | rate | epochs | parameters | processor s | train loss | validation loss | accuracy |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| method | rank | rate | epochs | parameters | processor s | of a later step | train loss | validation loss | "
+        "accuracy |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        run, end = Run(**row["run"]), row["curve"][-1]
+        run, first, end = Run(**row["run"]), row["curve"][0], row["curve"][-1]
+        later = (end["processor"] - first["processor"]) / max(1, run.epochs - 1) / steps
         cells = [run.method, run.rank, f"{run.rate:g}", run.epochs, f"{row['parameters']:,}", f"{end['processor']:.0f}"]
-        cells += [f"{end['train']:.3f}", f"{row['validation']:.3f}", f"{100 * row['accuracy']:.1f}"]
+        cells += [f"{later:.2f}", f"{end['train']:.3f}", f"{row['validation']:.3f}", f"{100 * row['accuracy']:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
 
@@ -280,8 +282,8 @@ def main() -> None:
     parser.add_argument("--runs", nargs="*", default=[], type=Run.parse)
     parser.add_argument("--examples", type=int, default=512)
     parser.add_argument("--validation", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--rows", type=Path, help="JSON lines of finished runs")
     parser.add_argument("--output", type=Path)
@@ -296,6 +298,7 @@ def main() -> None:
     ]
     if options.methods:
         lines += [*step_table(time_steps(task, options.methods, options.batches, options.passes)), ""]
+        print("\n".join(lines), flush=True)
     done = []
     if options.rows is not None and options.rows.exists():
         done = [json.loads(line) for line in options.rows.read_text().splitlines()]
@@ -309,7 +312,7 @@ def main() -> None:
             with options.rows.open("a") as stream:
                 stream.write(json.dumps(done[-1]) + "\n")
     if done:
-        lines += [*run_table(done), ""]
+        lines += [*run_table(done, -(-len(task.train) // options.batch_size)), ""]
     text = "\n".join(lines)
     print(text)
     if options.output is not None:
