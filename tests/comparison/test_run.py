@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Nothing, find_blocks
+from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Nothing, find_blocks, parse_policy
 from adaptivefreeze.comparison import FailedRun, StudySettings, run_scenario
 from adaptivefreeze.comparison.callbacks import TrainingDiverged
 from adaptivefreeze.comparison.prediction import predicted_ratio, share_seen_again, step_shape
@@ -48,6 +48,17 @@ def test_a_run_measures_all_that_a_result_holds(task, settings, model):
     assert run.task.labels == task.labels
     assert run.environment["device"] == "cpu"
     assert run.settings["learning_rate"] == 1e-2
+
+
+def test_a_run_records_what_its_policy_measured_and_how_steady_its_steps_were(task, settings, model):
+    run = run_scenario(task, parse_policy("autofreeze:intervals=1"), 0, settings, model=model)
+    assert {record.step for record in run.signals} >= {3}
+    assert all(record.values for record in run.signals)
+    assert {record.name for record in run.signals} == {"gradients"}
+    assert 0 < run.timing.lower <= run.timing.median <= run.timing.upper <= run.train_seconds
+    assert run.task.label_counts.keys() == {"validation", "test"}
+    assert set(run.task.label_counts["test"]) <= set(task.labels)
+    assert run_scenario(task, BottomUp(2), 0, settings, model=model).signals == ()
 
 
 def test_eval_steps_come_besides_the_ends_of_epochs_and_no_step_is_evaluated_twice(task, settings, model):
