@@ -17,6 +17,7 @@ from .options import (
     Dataset,
     Device,
     Epochs,
+    EvalLimit,
     EvalSteps,
     Fields,
     Figures,
@@ -65,6 +66,7 @@ def compare(
     max_length: MaxLength = None,
     pad_to_max_length: Pad = False,
     limit: Limit = None,
+    eval_limit: EvalLimit = None,
     revision: Revision = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -120,6 +122,7 @@ def train(
     max_length: MaxLength = None,
     pad_to_max_length: Pad = False,
     limit: Limit = None,
+    eval_limit: EvalLimit = None,
     revision: Revision = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -173,7 +176,10 @@ def search(
         typer.Option(help="Cross-validate on N folds of the training split instead."),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="Validation metric: macro_f1, entity_f1, weighted_f1 or accuracy.")
+        str,
+        typer.Option(
+            help="Validation metric: macro_f1, entity_f1, weighted_f1, accuracy, or loss, which is minimized."
+        ),
     ] = "macro_f1",
     tolerance: Annotated[float, typer.Option(help="Accepted loss of k_fast in points below the best score.")] = 0.5,
     quick: Annotated[bool, typer.Option("--quick", help="Coarse grid of depths, then refine.")] = False,
@@ -198,6 +204,7 @@ def search(
     max_length: MaxLength = None,
     pad_to_max_length: Pad = False,
     limit: Limit = None,
+    eval_limit: EvalLimit = None,
     revision: Revision = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -254,6 +261,7 @@ def inspect(
     max_length: MaxLength = None,
     pad_to_max_length: Pad = False,
     limit: Limit = None,
+    eval_limit: EvalLimit = None,
     revision: Revision = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,

@@ -116,6 +116,7 @@ LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate (5e
 MaxLength = Annotated[int | None, typer.Option(help="Length to truncate examples to, in tokens (128).")]
 Pad = Annotated[bool, typer.Option("--pad-to-max-length", help="Pad every example to --max-length.")]
 Limit = Annotated[int | None, typer.Option(help="Use the first N training examples.")]
+EvalLimit = Annotated[int | None, typer.Option(help="Draw N validation and N test examples with a fixed seed.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of a data set on the hub.")]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the words or texts; found by its type by default.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the tags or labels; found by its type by default.")]

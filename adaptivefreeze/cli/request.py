@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..comparison.folder import file_name
+from ..comparison.metric_names import LOSS
 from ..comparison.scenarios import parse_scenarios
 from ..comparison.settings import StudySettings, parse_assignments
 from ..errors import RequestError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..data import Task
     from ..search import SearchOptions
 
-_LOADING = ("pad_to_max_length", "limit", "revision", "text_column", "label_column")
+_LOADING = ("pad_to_max_length", "limit", "eval_limit", "revision", "text_column", "label_column")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def search_options(options: Mapping[str, Any]) -> SearchOptions:
     """
     from ..search import SearchOptions
 
-    names = {f.name for f in fields(SearchOptions)} - {"depths", "tolerance", "baselines"}
+    names = {f.name for f in fields(SearchOptions)} - {"depths", "tolerance", "baselines", "greater_is_better"}
     given = {name: options[name] for name in names if options.get(name) is not None}
     points = options.get("tolerance", 0.5)
     if not 0 <= points < 100:
@@ -124,6 +125,7 @@ def search_options(options: Mapping[str, Any]) -> SearchOptions:
     depths, baselines = options.get("depths"), options.get("baselines")
     return SearchOptions(
         **given,
+        greater_is_better=given.get("metric") != LOSS,
         depths=parse_depths(depths) if depths else None,
         tolerance=points / 100,
         baselines=None if not baselines else tuple(spec for spec in baselines if spec != "none"),

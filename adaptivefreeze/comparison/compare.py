@@ -13,10 +13,12 @@ from ..errors import RequestError, StudyFailed
 from ..model.blocks import BlockStack
 from ..model.timeline import Change, Timeline
 from ..policies import Policy, is_full_fine_tuning
+from ..policies.arguments import suggestion
 from ..trainer.callback import FreezeCallback
 from .equal_time import full_fine_tuning_first, run_for_equal_time
 from .folder import StudyFolder
 from .interrupt import check_interrupt, reliable_interrupts
+from .metric_names import reported_metrics
 from .prediction import RemainingTime, predicted_ratio, share_seen_again, step_shape
 from .records import starting_model, task_record
 from .result import FailedRun, ModelRecord, RunResult
@@ -42,6 +44,9 @@ class ProgressListener:
 
     def stepped(self, done: int, total: int, remaining: float | None) -> None:
         """`done` of the run's `total` steps are done; `remaining`: seconds left for the study, None if unknown."""
+
+    def scoring(self, scenario: str, done: int, total: int) -> None:
+        """The last phase of a search: `scenario` is about to be scored on the test split, after `done` of `total`."""
 
     def run_ended(self, run: RunResult | FailedRun) -> None:
         """A run has been stored."""
@@ -112,7 +117,7 @@ def compare(
     check_seeds(seeds)
     stack, model = starting_model(task)
     policies = expand(scenarios, stack.depth)
-    check_policies(policies, stack, settings)
+    check_policies(policies, stack, settings, task.kind)
     folder = StudyFolder(output)
     folder.claim(task_record(task), model, settings)
 
@@ -155,11 +160,16 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise RequestError(f"seeds {' '.join(map(str, seeds))} contains a seed twice: pass each once.")
 
 
-def check_policies(policies: Sequence[Policy], stack: BlockStack, settings: StudySettings) -> None:
-    """Raise `RequestError` for a policy that does not fit the model, or for invalid settings."""
+def check_policies(policies: Sequence[Policy], stack: BlockStack, settings: StudySettings, kind: str) -> None:
+    """Raise `RequestError` for a policy that does not fit the model or the kind of task, or for invalid settings."""
     settings.arguments("unused", seed=0)
+    metrics = reported_metrics(kind)
     for policy in policies:
         FreezeCallback(policy, cache=settings.cache)
+        metric = policy.watched_metric
+        if metric is not None and metric.removeprefix("eval_") not in metrics:
+            near = suggestion(metric.removeprefix("eval_"), metrics)
+            raise RequestError(f"{policy}: {metric} is not reported; this task has {', '.join(metrics)}.{near}")
         mask = policy.initial_mask(stack)
         if stack.trainable_parameters(mask) == 0:
             raise RequestError(f"{policy} leaves no parameter of this model to train: freeze less.")

@@ -93,6 +93,8 @@ class RemainingTime:
 
     def run_ended(self) -> None:
         """Record that the current run has ended or failed."""
+        if self._index == len(self._costs):  # a run that was not foreseen, as in a quick search
+            self._costs.append(self._done / self._index if self._index else 1.0)
         self._done += self._costs[self._index]
         self._index += 1
         self._share = 0.0

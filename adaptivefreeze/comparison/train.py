@@ -53,7 +53,7 @@ def train(
     check_seeds([seed])
     check_output(output, force)
     stack, model = starting_model(task)
-    check_policies([policy], stack, settings)
+    check_policies([policy], stack, settings, task.kind)
     progress.study_begins(task, runs=1, stored=0)
     progress.run_begins(str(policy), seed)
     try:

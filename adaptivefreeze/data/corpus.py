@@ -41,6 +41,11 @@ class TaggedSentences:
         """Return the tags that occur."""
         return {tag for tags in self.tags for tag in tags}
 
+    def sample(self, count: int | None) -> "TaggedSentences":
+        """Return `count` sentences drawn with a fixed seed, in their order; all of them for None."""
+        rows = _drawn(len(self), count)
+        return TaggedSentences([self.words[i] for i in rows], [self.tags[i] for i in rows])
+
 
 @dataclass(frozen=True)
 class LabelledTexts:
@@ -64,6 +69,17 @@ class LabelledTexts:
     def labels(self) -> set[str]:
         """Return the classes that occur."""
         return set(self.classes)
+
+    def sample(self, count: int | None) -> "LabelledTexts":
+        """Return `count` texts drawn with a fixed seed, in their order; all of them for None."""
+        rows = _drawn(len(self), count)
+        return LabelledTexts([self.texts[i] for i in rows], [self.classes[i] for i in rows])
+
+
+def _drawn(total: int, count: int | None) -> Sequence[int]:
+    if count is None or count >= total:
+        return range(total)
+    return sorted(random.Random(_SHUFFLE_SEED).sample(range(total), count))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def load_task(
     max_length: int = 128,
     pad_to_max_length: bool = False,
     limit: int | None = None,
+    eval_limit: int | None = None,
     revision: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -44,6 +45,7 @@ def load_task(
         pad_to_max_length: Pad every example to `max_length` instead of to the longest of its batch.
         limit: Use only the first `limit` training examples. Texts for classification are shuffled before, with a
             fixed seed.
+        eval_limit: Use only this many validation examples and this many test examples, drawn with a fixed seed.
         revision: The revision of a data set on the hub.
         text_column: The column of the words or texts, if the usual names and types are ambiguous.
         label_column: The column of the tags or classes, likewise.
@@ -68,12 +70,15 @@ def load_task(
         raise RequestError(f"{kind!r} is not a kind of task; it should be {' or '.join(KINDS)}.")
     if limit is not None and limit < 1:
         raise RequestError(f"The limit is {limit}; it should be at least 1 training example.")
+    if eval_limit is not None and eval_limit < 1:
+        raise RequestError(f"The limit is {eval_limit}; it should be at least 1 validation example.")
     corpus = _read(dataset, kind, revision, text_column, label_column)
     source = find_model(model, corpus.kind)
     tokenizer = load_tokenizer(source, corpus.kind)
     check_max_length(source, tokenizer, max_length)
 
-    splits = {"train": corpus.train.first(limit), "validation": corpus.validation, "test": corpus.test}
+    validation, test = corpus.validation.sample(eval_limit), corpus.test.sample(eval_limit)
+    splits = {"train": corpus.train.first(limit), "validation": validation, "test": test}
     encoded = {split: _encode(tokenizer, examples, corpus.labels, max_length) for split, examples in splits.items()}
     coverage = sum((encoded[split].coverage for split in SPLITS), Coverage())
     return Task(

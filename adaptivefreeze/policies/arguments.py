@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..errors import RequestError
 
@@ -89,3 +90,16 @@ def intervals(per_epoch: float, total_steps: int, steps_per_epoch: float) -> lis
     count = round(max(1, min(total_steps, per_epoch * total_steps / steps_per_epoch)))
     ends = {math.floor(i * total_steps / count + 0.5) for i in range(1, count)}
     return sorted(end for end in ends if 0 < end < total_steps)
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Return ` Did you mean …?` for a name close to, or part of, known ones, else an empty text.
+
+    Example:
+        >>> suggestion("f1", ["accuracy", "macro_f1"])
+        ' Did you mean macro_f1?'
+        >>> suggestion("acuracy", ["accuracy", "macro_f1"])
+        ' Did you mean accuracy?'
+    """
+    near = [other for other in known if name in other.split("_")] or difflib.get_close_matches(name, known, 1)
+    return f" Did you mean {near[0]}?" if near else ""

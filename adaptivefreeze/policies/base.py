@@ -111,6 +111,11 @@ class Policy(ABC):
         return frozenset()
 
     @property
+    def watched_metric(self) -> str | None:
+        """Name of the metric that the policy takes from evaluations, so that it is checked before training."""
+        return None
+
+    @property
     def keep_optimizer_state(self) -> bool:
         """Whether a block that unfreezes continues with the optimizer state that it had when it was frozen."""
         return False

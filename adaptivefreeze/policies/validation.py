@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask
-from .arguments import check_choice, check_number
+from .arguments import check_choice, check_number, suggestion
 from .base import AdaptivePolicy, Policy, Trial
 from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
@@ -82,6 +82,10 @@ class ValidationDriven(AdaptivePolicy):
         if not isinstance(self.metric, str) or not self.metric:
             raise RequestError(f"validation: metric must be a name that Trainer reports, not {self.metric!r}.")
 
+    @property
+    def watched_metric(self) -> str:
+        return self.metric
+
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         return DecisionPoints(evaluations=True)
 
@@ -145,8 +149,9 @@ class ValidationDriven(AdaptivePolicy):
                 return float(metrics[key])
         if self._reported:
             return None
-        numbers = sorted(key for key, value in metrics.items() if isinstance(value, (int, float)))
-        raise RequestError(f"validation: no evaluation reports {self.metric!r}; there are {', '.join(numbers)}.")
+        numbers = sorted(key.removeprefix("eval_") for key, value in metrics.items() if isinstance(value, (int, float)))
+        near = suggestion(self.metric.removeprefix("eval_"), numbers)
+        raise RequestError(f"validation: no evaluation reports {self.metric!r}; there are {', '.join(numbers)}.{near}")
 
     @classmethod
     def suggest(cls, trial: Trial, depth: int) -> Policy:

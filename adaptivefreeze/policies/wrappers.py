@@ -35,6 +35,10 @@ class Wrapper(AdaptivePolicy):
         return self.policy.needs
 
     @property
+    def watched_metric(self) -> str | None:
+        return self.policy.watched_metric
+
+    @property
     def keep_optimizer_state(self) -> bool:
         return self.policy.keep_optimizer_state
 

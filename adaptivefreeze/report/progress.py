@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ..comparison.compare import ProgressListener
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..data import Task
+
+_LONG_EVALUATION = 20.0
+"""Seconds of evaluation in a run from which an advice to limit it is given."""
 
 
 class ProgressBar(ProgressListener):
@@ -44,6 +48,9 @@ class ProgressBar(ProgressListener):
         self._shown = bar and self._console.is_terminal
         self._score = score
         self._total = self._number = 0
+        self._left = ""
+        self._advised = False
+        self._scoring_began = 0.0
 
     def __enter__(self) -> ProgressBar:
         if self._shown:
@@ -68,25 +75,53 @@ class ProgressBar(ProgressListener):
         self._number += 1
         description = f"run {self._number} of {self._total}: {scenario}, seed {seed}"
         self._bar.update(self._task, description=description, completed=0)
+        if not self._console.is_terminal:
+            self._print(f"{_number(self._number, self._total)} {scenario}, seed {seed}, begins.{self._left}")
+
+    def scoring(self, scenario: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        self._scoring_began = self._scoring_began if done else now
+        left = (now - self._scoring_began) / done * (total - done) if done else None
+        text = f"test split, {done + 1} of {total}: {scenario}"
+        self._bar.update(self._task, description=text, completed=done, total=total, left=_left(left))
+        if not self._console.is_terminal:
+            self._print(f"{text}{f', {_left(left)}' if left is not None else ''}")
 
     def stepped(self, done: int, total: int, remaining: float | None) -> None:
+        self._left = f" {_left(remaining).capitalize()}." if remaining is not None else ""
         self._bar.update(self._task, completed=done, total=total, left=_left(remaining))
 
     def run_ended(self, run: RunResult | FailedRun) -> None:
-        # A quick search adds runs as it goes on, and one of several processes does not know the total.
-        number = f"[{self._number}/{self._total}]" if self._number <= self._total else f"[{self._number}]"
+        number = _number(self._number, self._total)
         if isinstance(run, FailedRun):
             self._print(f"{number} {run.scenario}, seed {run.seed}, failed. {run.error}")
         else:
             # The trials of a search are not scored on the test split.
             split, scored = ("", run.metrics) if run.metrics else ("validation ", run.validation[-1])
+            score = getattr(scored, self._score, None)
+            text = "not measured" if score is None else f"{score:.4f}"
             self._print(
                 f"{number} {run.scenario}, seed {run.seed}: {run.train_seconds:.1f} s of training, "
-                f"{split}{score_name(self._score)} {getattr(scored, self._score):.4f}"
+                f"{split}{score_name(self._score)} {text}"
+            )
+            self._advise(run)
+
+    def _advise(self, run: RunResult) -> None:
+        """Say once that evaluation takes most of the time."""
+        if not self._advised and run.eval_seconds > max(run.train_seconds, _LONG_EVALUATION):
+            self._advised = True
+            self._print(
+                f"Evaluation took {run.eval_seconds:.0f} s, training {run.train_seconds:.0f} s: --eval-limit "
+                f"{run.task.train_examples} evaluates on fewer examples."
             )
 
     def _print(self, sentence: str) -> None:
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _number(number: int, total: int) -> str:
+    """`[2/8]`; `[2]` where a quick search adds runs, or one of several processes does not know the total."""
+    return f"[{number}/{total}]" if number <= total else f"[{number}]"
 
 
 def _left(seconds: float | None) -> str:

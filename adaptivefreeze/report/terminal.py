@@ -93,15 +93,23 @@ def _inspection(inspection: Inspection) -> Iterator[RenderableType]:
     )
     for sentence in stack.shared:
         yield Text(sentence)
-    yield Text("Predicted step time / full step")
+    full = inspection.full_step_seconds
+
+    def step(ratio: float) -> str:
+        return f"{ratio:.2f}" if full is None else f"{ratio:.2f} ({_seconds(ratio * full)})"
+
+    yield Text(
+        "Predicted step time / full step" + ("" if full is None else f", and in seconds: {_seconds(full)} measured")
+    )
     yield _table(
-        ("blocks", "bottom-up", "trainable", "top-down", "trainable"),
+        ("blocks", "bottom-up", "cached", "trainable", "top-down", "trainable"),
         [
             (
                 str(depth.k),
-                f"{depth.bottom_up_ratio:.2f}",
+                step(depth.bottom_up_ratio),
+                step(depth.bottom_up_cached_ratio) if depth.k else "–",
                 f"{depth.bottom_up_trainable:,}",
-                f"{depth.top_down_ratio:.2f}",
+                step(depth.top_down_ratio),
                 f"{depth.top_down_trainable:,}",
             )
             for depth in inspection.depths
@@ -116,6 +124,10 @@ def _inspection(inspection: Inspection) -> Iterator[RenderableType]:
         yield _coverage(inspection.task)
         for warning in inspection.task.warnings:
             yield Text(f"Warning: {warning}", style="yellow")
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s"
 
 
 def _coverage(task: Task) -> Table:

@@ -19,6 +19,7 @@ from ..meters.memory import PeakMemory
 from ..meters.step_timer import StepTimer
 from ..model.fingerprint import model_fingerprint
 from ..policies import Policy
+from ..policies.arguments import suggestion
 from ..trainer.callback import FreezeCallback
 from ..trainer.towers import blocks_for
 from .objective import Objective
@@ -31,6 +32,7 @@ from .trials import Candidate, Measurement, Replicate, TrialFailed
 TrainerFactory = Callable[[int], Trainer]
 
 _NOT_SCORES = ("loss", "runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time")
+_MINIMIZED = ("loss", "perplexity", "wer", "cer", "rmse", "mse", "mae")
 _SETTINGS = (
     *("num_train_epochs", "max_steps", "learning_rate"),
     *("per_device_train_batch_size", "gradient_accumulation_steps"),
@@ -210,8 +212,10 @@ class TrainerObjective(Objective):
         metric = self._options.metric
         found = {name.removeprefix("eval_"): value for name, value in metrics.items()}
         if metric not in found:
-            reported = ", ".join(name for name in found if name not in _NOT_SCORES) or "none; give it compute_metrics"
-            raise RequestError(f"The metric {metric} is not reported; the trainer reports {reported}.")
-        if metric == "loss" and self._options.greater_is_better:
-            raise RequestError("`loss` is minimized; pass greater_is_better=False.")
+            scores = [name for name in found if name not in _NOT_SCORES]
+            reported = ", ".join(scores) or "none; give it compute_metrics"
+            near = suggestion(metric, scores)
+            raise RequestError(f"The metric {metric} is not reported; the trainer reports {reported}.{near}")
+        if metric in _MINIMIZED and self._options.greater_is_better:
+            raise RequestError(f"{metric} is minimized; pass greater_is_better=False.")
         return float(found[metric])

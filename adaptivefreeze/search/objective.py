@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ..cache import PrefixCache
 from ..comparison.compare import ProgressListener
 from ..comparison.folder import StudyFolder, description
-from ..comparison.prediction import share_seen_again, step_shape
+from ..comparison.metric_names import LOSS, SCORES, reported_metrics
+from ..comparison.prediction import RemainingTime, share_seen_again, step_shape
 from ..comparison.records import starting_model, task_record
 from ..comparison.result import FailedRun, RunResult
 from ..comparison.run import run_or_record_failure, score_saved, warm_up
@@ -22,13 +24,12 @@ from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.cost import StepShape, step_ratio
 from ..policies import Policy
+from ..policies.arguments import suggestion
 from .space import SearchOptions
 from .trials import Candidate, Measurement, Replicate, TrialFailed
 
 if TYPE_CHECKING:
     from ..data import Task
-
-METRICS = ("macro_f1", "entity_f1", "weighted_f1", "accuracy")
 
 
 class Objective(ABC):
@@ -78,8 +79,12 @@ class Objective(ABC):
         """Delete the models of a candidate that will not be chosen."""
         return  # no models are kept
 
-    def report_start(self, trainings: int, done: int) -> None:
-        """Report how many trainings the search plans and how many of them are done."""
+    def report_start(self, trainings: int, done: int, left: Sequence[Candidate] = ()) -> None:
+        """Report how many trainings the search plans, how many are done, and the candidates of those that are left."""
+        return  # nothing listens
+
+    def report_scoring(self, candidate: Candidate, done: int, total: int) -> None:
+        """Report that a candidate is about to be scored on the test split, after `done` of `total`."""
         return  # nothing listens
 
     def cost(self, policy: Policy) -> float:
@@ -141,17 +146,22 @@ class TaskObjective(Objective):
     ) -> None:
         self.task, self.settings, self.folder, self.progress = task, settings, folder, progress
         self.metric = options.metric
-        reported = [name for name in METRICS if name != "entity_f1" or task.kind == "ner"]
+        reported = reported_metrics(task.kind)
         if options.metric not in reported:
-            raise RequestError(f"--metric {options.metric} is not reported; this task has {', '.join(reported)}.")
-        if not options.greater_is_better:
-            raise RequestError(f"`{options.metric}` is maximized; pass greater_is_better=True.")
+            near = suggestion(options.metric, reported)
+            raise RequestError(f"metric {options.metric} is not reported; this task has {', '.join(reported)}.{near}")
+        if options.greater_is_better != (options.metric != LOSS):
+            direction = "minimized" if options.greater_is_better else "maximized"
+            raise RequestError(
+                f"{options.metric} is {direction}; pass greater_is_better={not options.greater_is_better}."
+            )
         self._fold_tasks: tuple[Task, ...] = ()
         if options.folds is not None:
             from ..data.folds import fold_tasks
 
             self._fold_tasks = fold_tasks(task, options.folds)
         self._order = 0
+        self._remaining: RemainingTime | None = None
         stack, self.model = starting_model(task)
         super().__init__(
             stack,
@@ -172,7 +182,10 @@ class TaskObjective(Objective):
         if not isinstance(run, RunResult):
             run = self._train(candidate, replicate, keep)
         saved = self._saved(candidate.policy, run.cache_stats, run.task.train_examples)
-        return Measurement(getattr(run.validation[-1], self.metric), run.train_seconds, saved, run.peak_memory_bytes)
+        score = getattr(run.validation[-1], self.metric)
+        if score is None:
+            raise TrialFailed(f"{candidate}, {replicate}: the validation {self.metric} is not finite")
+        return Measurement(score, run.train_seconds, saved, run.peak_memory_bytes)
 
     def test(self, candidate: Candidate, replicate: Replicate) -> dict[str, float]:
         folder, model = self._folder(candidate, replicate), self._model_folder(candidate, replicate)
@@ -184,10 +197,10 @@ class TaskObjective(Objective):
             metrics = score_saved(model, self._task(replicate), self.settings.arguments("unused", replicate.seed))
             run = replace(run, metrics=metrics)
             folder.store(run)
-        return {name: value for name in METRICS if (value := getattr(run.metrics, name)) is not None}
+        return {name: value for name in SCORES if (value := getattr(run.metrics, name)) is not None}
 
     def guessing(self, metric: str) -> float | None:
-        if self._fold_tasks:
+        if self._fold_tasks or metric == LOSS:
             return None
         guess = Guessing.of(task_record(self.task).label_counts["validation"])
         return None if guess is None else float(getattr(guess, metric))
@@ -196,8 +209,20 @@ class TaskObjective(Objective):
         for replicate in replicates:
             shutil.rmtree(self._model_folder(candidate, replicate), ignore_errors=True)
 
-    def report_start(self, trainings: int, done: int) -> None:
+    def report_start(self, trainings: int, done: int, left: Sequence[Candidate] = ()) -> None:
+        # Trainings that are planned later have the mean cost of those that are known.
+        costs = [self.cost(candidate.policy) for candidate in left]
+        costs += [fmean(costs or [1.0])] * max(0, trainings - done - len(costs))
+        self._remaining = RemainingTime(costs)
         self.progress.study_begins(self.task, trainings, done)
+
+    def report_scoring(self, candidate: Candidate, done: int, total: int) -> None:
+        self.progress.scoring(str(candidate), done, total)
+
+    def _stepped(self, done: int, total: int) -> None:
+        if self._remaining is not None:
+            self._remaining.stepped(done, total)
+        self.progress.stepped(done, total, None if self._remaining is None else self._remaining.seconds())
 
     def _train(self, candidate: Candidate, replicate: Replicate, keep: bool) -> RunResult:
         task, settings, folder = self._task(replicate), self._settings(candidate), self._folder(candidate, replicate)
@@ -217,7 +242,7 @@ class TaskObjective(Objective):
             settings,
             model=self.model,
             order=self._order,
-            on_step=lambda done, total: self.progress.stepped(done, total, None),
+            on_step=self._stepped,
             save_to=model if keep else None,
             checkpoints=folder.checkpoints(candidate.scenario, seed) if settings.keeps_checkpoints else None,
             prefix_cache=self.cache,
@@ -228,6 +253,8 @@ class TaskObjective(Objective):
             # The run needs rows that were in memory before it began as much as those that it added.
             run = replace(run, peak_memory_bytes=run.peak_memory_bytes + held)
         folder.store(run)
+        if self._remaining is not None:
+            self._remaining.run_ended()
         self.progress.run_ended(run)
         if isinstance(run, FailedRun):
             raise TrialFailed(f"{candidate}, {replicate}: {run.error}")

@@ -117,7 +117,7 @@ def conduct(
     worker = Worker(objective, storage, name, options)
     planned, done = worker.queue.prepare()
     trainings = len(worker.replicates)
-    objective.report_start(max(planned, options.trials or 0) * trainings, done * trainings)
+    objective.report_start(max(planned, options.trials or 0) * trainings, done * trainings, worker.queue.left())
     try:
         with reliable_interrupts():
             if process is not None:
@@ -153,8 +153,13 @@ def score_on_test(worker: Worker, storage: BaseStorage, name: str, chosen: Seque
         storage, name, {**objective.identity(options), "search": {}}, {"test score": StudyDirection.MAXIMIZE}
     )
 
+    begun = 0
+
     def score(trial: Trial) -> float:
+        nonlocal begun
         candidate = worker.candidate(trial)
+        objective.report_scoring(candidate, begun, len(chosen))
+        begun += 1
         found = [objective.test(candidate, Replicate.parse(text)) for text in trial.user_attrs[REPLICATES]]
         means = {metric: fmean(scores[metric] for scores in found) for metric in found[0]}
         trial.set_user_attr("scores", means)

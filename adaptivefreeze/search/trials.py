@@ -145,6 +145,12 @@ class TrialQueue:
         done = {work_key(trial.user_attrs) for trial in trials if trial.state in DONE}
         return len(planned), sum(work_key(item.attributes) in done for item in planned)
 
+    def left(self) -> list[Candidate]:
+        """Return the planned candidates that have no finished trial, once for each training."""
+        done = {work_key(trial.user_attrs) for trial in self._trials() if trial.state in DONE}
+        todo = [item for item in self._plan() if work_key(item.attributes) not in done]
+        return [item.candidate for item in todo for _ in item.replicates]
+
     def work(self, objective: Callable[[Trial], Value], after: Callable[[], None] = lambda: None) -> None:
         """Run trials until every planned one is done or failed; call `after` after each trial."""
         while True:

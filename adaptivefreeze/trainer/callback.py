@@ -33,6 +33,7 @@ from .hooks import (
     on_failure,
     on_raw_gradients,
     refuse_second,
+    reports_loss_alone,
     resumed_checkpoint,
     running_trainer,
     training_plan,
@@ -43,6 +44,8 @@ from .summary import RunMeter, RunSummary
 from .towers import blocks_for
 
 logger = logging.getLogger(__name__)
+
+_LOSS_ALONE = ("loss", "runtime", "samples_per_second", "steps_per_second")
 
 
 class FreezeCallback(TrainerCallback):
@@ -337,6 +340,12 @@ class FreezeCallback(TrainerCallback):
         if runner.decision_points.evaluations and args.eval_strategy == "no":
             raise RequestError(
                 f"{self.policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
+            )
+        metric = (self.policy.watched_metric or "loss").removeprefix("eval_")
+        if trainer is not None and metric not in _LOSS_ALONE and reports_loss_alone(trainer):
+            raise RequestError(
+                f"{self.policy} decides by {metric}, but the Trainer has no compute_metrics, so that evaluations "
+                "report the loss alone: pass compute_metrics to the Trainer, or choose metric='loss'."
             )
         if runner.decision_points.evaluations and not evaluates_in_time(args, state, run.plan):
             logger.warning(

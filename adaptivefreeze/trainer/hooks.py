@@ -82,6 +82,13 @@ def evaluates_in_time(args: TrainingArguments, state: TrainerState, plan: Traini
     return interval * max(1, math.ceil(delay / interval)) < state.max_steps
 
 
+def reports_loss_alone(trainer: Trainer) -> bool:
+    """Return whether evaluations of `trainer` report no metric of the user's own."""
+    kind = type(trainer)
+    own = (kind.evaluate, kind.evaluation_loop) != (Trainer.evaluate, Trainer.evaluation_loop)
+    return trainer.compute_metrics is None and not own
+
+
 def refuse_second(trainer: Trainer, kind: type[TrainerCallback]) -> None:
     """Raise `RequestError` if `trainer` has more than one callback of this class."""
     count = sum(isinstance(callback, kind) for callback in trainer.callback_handler.callbacks)

@@ -66,7 +66,8 @@ def test_compare_reads_the_runs_of_a_search_and_scores_those_that_it_needs(run, 
     [
         (["--depths", "9"], "depths 9 is out of range: this model has 4 blocks"),
         (["--depths", "deep"], "give whole numbers or ranges"),
-        (["--metric", "bleu"], "--metric bleu is not reported; this task has macro_f1"),
+        (["--metric", "bleu"], "metric bleu is not reported; this task has macro_f1"),
+        (["--metric", "f1"], "accuracy, loss. Did you mean macro_f1?"),
         (["--storage", "postgresql+psycopg://nobody@127.0.0.1:9/x"], "does not answer as a storage"),
         (["--folds", "1"], "--folds 1 is not possible"),
         (["--pareto"], "give trials as well"),
@@ -109,3 +110,14 @@ def test_options_as_the_command_line_gives_them():
     assert options == SearchOptions(depths=(0, 1, 2), tolerance=0.003, baselines=(), seeds=(1,))
     assert SearchOptions().compared_with == ("paper",)
     assert SearchOptions(quick=True).compared_with == SearchOptions(trials=3).compared_with == ()
+
+
+def test_the_loss_is_minimized(run, tmp_path):
+    done = run("--metric", "loss", "--depths", "0", "4", "--baselines", "none", "--eval-limit", "6", "--output", "out")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "search.json").read_text())
+    scores = {outcome["scenario"]: outcome["scores"][0] for outcome in found["outcomes"]}
+    assert found["best"] == min(scores, key=scores.get)
+    for line in ("[1/2] bottom-up:0, seed 0, begins.", "test split, 1 of ", "validation loss 0"):
+        assert line in done.stderr
+    assert "left." in done.stderr.split("[2/2]")[1].splitlines()[0]

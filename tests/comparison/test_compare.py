@@ -170,3 +170,10 @@ def test_another_study_is_refused_before_anything_is_written(task, texts, settin
             with pytest.raises(RequestError, match=words):
                 compare(other, scenarios=["nothing"], settings=changed, output=tmp_path, force=force)
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("spec", ["validation:metric=f1", "validation:metric=eval_f1+ceiling:2"])
+def test_the_metric_of_a_policy_is_checked_before_training(task, settings, tmp_path, spec):
+    with pytest.raises(RequestError, match=r"f1 is not reported; this task has macro_f1, .*\. Did you mean macro_f1\?"):
+        compare(task, scenarios=[spec], settings=settings, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -11,6 +11,8 @@ def test_a_model_is_inspected_from_its_configuration(tiny_folder):
     assert [unit.name for unit in found.stack.units] == ["embeddings", *(f"block {i}" for i in range(4)), "head"]
     assert [depth.k for depth in found.depths] == [0, 1, 2, 3, 4]
     assert (found.depths[0].bottom_up_ratio, found.depths[0].top_down_ratio) == (1.0, 1.0)
+    assert found.full_step_seconds > 0
+    assert all(depth.bottom_up_cached_ratio < depth.bottom_up_ratio for depth in found.depths[1:])
     assert found.depths[0].bottom_up_trainable == found.stack.total
     for shallow, deep in zip(found.depths, found.depths[1:], strict=False):
         assert deep.bottom_up_ratio < shallow.bottom_up_ratio
@@ -44,3 +46,12 @@ def test_of_several_towers_one_must_be_named(tmp_path):
     with pytest.raises(RequestError, match="encoder"):
         inspect_model(str(tmp_path))
     assert inspect_model(str(tmp_path), tower="encoder").stack.depth == 2
+
+
+def test_the_time_of_a_step_is_not_measured_where_tokens_are_not_enough(tmp_path):
+    from transformers import ViTConfig
+
+    ViTConfig(num_hidden_layers=2, hidden_size=16, intermediate_size=32, num_attention_heads=2).save_pretrained(
+        tmp_path
+    )
+    assert inspect_model(str(tmp_path)).full_step_seconds is None

@@ -178,3 +178,20 @@ def test_the_demo_takes_no_options_of_other_data(tiny_model):
 def test_the_demo_is_a_task_like_any_other(tiny_model):
     task = load_task(model=tiny_model, max_length=64)
     assert (task.dataset, task.train_examples, task.kind) == ("demo", 480, "ner")
+
+
+def test_evaluation_examples_are_drawn_with_a_fixed_seed(tiny_folder):
+    def load(**arguments):
+        return load_task(str(tiny_folder / "texts"), model=str(tiny_folder / "model"), max_length=16, **arguments)
+
+    whole, some, again = load(), load(eval_limit=4), load(eval_limit=4)
+    for split in ("validation", "test"):
+        drawn = getattr(some, split)["input_ids"]
+        assert len(drawn) == 4 < len(getattr(whole, split))
+        assert drawn == getattr(again, split)["input_ids"]
+        assert all(ids in getattr(whole, split)["input_ids"] for ids in drawn)
+    assert len(some.train) == len(whole.train)
+    assert some.fingerprint == again.fingerprint != whole.fingerprint
+    assert load(eval_limit=10**6).fingerprint == whole.fingerprint
+    with pytest.raises(RequestError, match="at least 1 validation example"):
+        load(eval_limit=0)

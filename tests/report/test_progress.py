@@ -1,6 +1,7 @@
 """The line that is printed when a run ends."""
 
 import io
+import time
 
 import pytest
 from results import failed, made
@@ -32,3 +33,52 @@ def test_it_shows_why_a_run_failed():
     with ProgressBar(Console(file=text)) as progress:
         progress.run_ended(failed())
     assert "bottom-up:2, seed 0, failed. Out of memory: try less." in text.getvalue()
+
+
+def lines(report):
+    text = io.StringIO()
+    with ProgressBar(Console(file=text)) as progress:
+        report(progress)
+    return text.getvalue().splitlines()
+
+
+def test_without_a_terminal_each_run_begins_and_ends_with_a_line(task):
+    def report(progress):
+        progress.study_begins(task, 2, 0)
+        progress.run_begins("nothing", 0)
+        progress.stepped(1, 2, 100.0)
+        progress.run_ended(made("nothing"))
+        progress.run_begins("bottom-up:2", 0)
+        progress.run_ended(made("bottom-up:2"))
+
+    begins = [line for line in lines(report) if "begins" in line]
+    assert begins == ["[1/2] nothing, seed 0, begins.", "[2/2] bottom-up:2, seed 0, begins. About 2 min left."]
+
+
+def test_the_last_phase_of_a_search_is_shown(monkeypatch):
+    now = iter([10.0, 14.0, 18.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    shown = lines(lambda progress: [progress.scoring(f"bottom-up:{done}", done, 3) for done in range(3)])
+    assert shown == [
+        "test split, 1 of 3: bottom-up:0",
+        "test split, 2 of 3: bottom-up:1, about 8 s left",
+        "test split, 3 of 3: bottom-up:2, about 4 s left",
+    ]
+
+
+def test_an_evaluation_that_takes_most_of_the_time_is_reported_once():
+    long = made(train_seconds=30.0, eval_seconds=90.0)
+    shown = lines(lambda progress: [progress.run_ended(long), progress.run_ended(long)])
+    assert [line for line in shown if "--eval-limit" in line] == [
+        f"Evaluation took 90 s, training 30 s: --eval-limit {long.task.train_examples} evaluates on fewer examples."
+    ]
+    assert not any(
+        "--eval-limit" in line for line in lines(lambda progress: progress.run_ended(made(eval_seconds=1.0)))
+    )
+
+
+def test_a_score_that_a_run_does_not_have_is_not_measured():
+    text = io.StringIO()
+    with ProgressBar(Console(file=text), score="loss") as progress:
+        progress.run_ended(made())
+    assert text.getvalue().endswith("loss not measured\n")

@@ -156,7 +156,7 @@ def test_the_same_again_trains_nothing(tmp_path):
     ("change", "words"),
     [
         ({"metric": "f1"}, "metric f1 is not reported; the trainer reports right"),
-        ({"metric": "loss"}, "`loss` is minimized; pass greater_is_better=False"),
+        ({"metric": "loss"}, "loss is minimized; pass greater_is_better=False"),
         ({"depths": (5,)}, "depths 5 is out of range"),
         ({"side": "sideways"}, "side sideways is unknown"),
         ({"seeds": ()}, "pass integers"),

@@ -339,3 +339,17 @@ def test_a_streamed_data_set(tmp_path):
     before = weights(model)
     make_trainer(model, tmp_path, [callback], train_dataset=Stream(), max_steps=4).train()
     assert not moved(before, weights(model)) & callback.stack.frozen(callback.mask)
+
+
+def test_a_metric_that_no_evaluation_can_report_is_refused_before_the_first_step(tmp_path):
+    trainer = make_trainer(tiny_bert(), tmp_path, [FreezeCallback("validation:metric=f1")], eval_strategy="epoch")
+    with pytest.raises(RequestError, match="decides by f1, but the Trainer has no compute_metrics"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_the_near_miss_of_a_metric_is_suggested(tmp_path):
+    trainer = make_trainer(tiny_bert(), tmp_path, [FreezeCallback("validation:metric=f1")], eval_strategy="epoch")
+    trainer.compute_metrics = lambda evaluated: {"macro_f1": 0.5, "accuracy": 0.5}
+    with pytest.raises(RequestError, match=r"no evaluation reports 'f1'; there are .*\. Did you mean macro_f1\?"):
+        trainer.train()
