@@ -6,7 +6,7 @@
 With --table the runs in RUNS are tabulated; no model is trained then.
 
 A method is `NAME@LEARNING RATE[@EPOCHS]`, with --epochs by default. NAME is `full`, `lora` (rank 8 on every linear
-layer, alpha 16) or the spec of a policy, which runs with the cache. Each finished run is a JSON file in RUNS and is not
+layer, alpha 16) or the spec of a policy, which runs with the cache; `side/int8` stores rows in 8 bits. Each finished run is a JSON file in RUNS and is not
 repeated. Seconds are processor seconds of training: everything in `Trainer.train` but evaluation. They include filling
 the cache. Set OMP_NUM_THREADS=1, so that they are those of one thread.
 """
@@ -98,7 +98,7 @@ def with_lora(model: Any, kind: str, seed: int) -> Any:
         )
 
 
-def run(task: Any, method: Method, seed: int, options: argparse.Namespace, cache: PrefixCache) -> dict[str, Any]:
+def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train once, and return the measurements."""
     settings = StudySettings(
         epochs=method.epochs,
@@ -109,7 +109,9 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace, cache
     model: Any = task.new_model(seed)
     if method.name == "lora":
         model = with_lora(model, task.kind, seed)
-    callbacks = [] if method.name in ("full", "lora") else [FreezeCallback(method.name, cache=cache, restore=False)]
+    spec, _, precision = method.name.partition("/")
+    cache = PrefixCache(precision=precision or "exact")
+    callbacks = [] if spec in ("full", "lora") else [FreezeCallback(spec, cache=cache, restore=False)]
     with tempfile.TemporaryDirectory() as folder:
         trainer = TimedTrainer(
             model=model,
@@ -250,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for method in (Method.parse(text, options.epochs) for text in options.methods):
             file = options.runs / f"{method}-s{seed}.json".replace("/", "_")
             if not file.exists():
-                result = run(task, method, seed, options, PrefixCache())
+                result = run(task, method, seed, options)
                 result["settings"] = {
                     k: str(v) for k, v in sorted(vars(options).items()) if k not in ("methods", "seeds")
                 }

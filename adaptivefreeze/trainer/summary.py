@@ -238,7 +238,7 @@ class RunMeter:
                 f"{step_ratio(stack, other, self.shape):.2f} of a full step instead of "
                 f"{step_ratio(stack, mask, self.shape):.2f}."
             )
-        if self._policy.is_static and 2 * mask.leading_blocks > stack.depth:
+        if self._policy.is_static and self._policy.side is None and 2 * mask.leading_blocks > stack.depth:
             found.append(
                 "more than half of the blocks are frozen. A smaller depth is likely to score better: "
                 "search_depth or `adaptivefreeze search` measures which."

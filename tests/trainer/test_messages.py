@@ -179,6 +179,7 @@ def test_the_time_saved_is_that_of_the_cost_model(tmp_path, policy):
         ("nothing", {}, []),
         ("bottom-up:2", {}, ["cache=True is predicted to shorten a step"]),
         ("bottom-up:3", {"cache": True}, ["more than half of the blocks are frozen."]),
+        ("side:width=32", {"cache": True}, []),
         ("top-down:2", {}, ["bottom-up:2 freezes as many blocks at a predicted"]),
     ],
 )
