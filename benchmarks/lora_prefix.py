@@ -1,7 +1,7 @@
 r"""Compare LoRA in all blocks of a causal language model with LoRA above a cached prefix.
 
     python benchmarks/lora_prefix.py --model FOLDER --data FOLDER [--top 8] [--examples 512] [--validation 200]
-                                     [--methods lora-all lora-top lora-top-cached] [--batch-size 16]
+                                     [--methods lora-all lora-top lora-top-cached side-cached] [--batch-size 16]
                                      [--runs lora-all:rank=16,rate=1e-3,epochs=4 …] [--rows FILE] [--output FILE]
 
 `--data` has `train.csv` and `validation.csv` with the columns `text,label`. Each text becomes an instruction,
@@ -40,8 +40,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from adaptivefreeze import FreezeCallback, Nothing, PrefixCache, find_blocks, freeze, lora_above
+from adaptivefreeze import FreezeCallback, Nothing, PrefixCache, add_side_network, find_blocks, freeze, lora_above
 from adaptivefreeze.cache import CacheSession
+from adaptivefreeze.side import tap_boundaries
 
 ANSWERS = (" negative", " positive")
 
@@ -69,12 +70,20 @@ def lora(model: nn.Module, first: int, run: Run) -> nn.Module:
     return get_peft_model(model, lora_above(model, first, r=run.rank, lora_alpha=2 * run.rank, task_type="CAUSAL_LM"))
 
 
+def with_side_network(model: nn.Module) -> nn.Module:
+    """The model with a side network, which alone trains."""
+    model.requires_grad_(False)
+    add_side_network(model).requires_grad_(True)
+    return model
+
+
 # Method -> a model to train, given the pretrained one, the number of blocks at the top and the run; and whether the
 # cache is used. A method is added by a line here.
 METHODS: dict[str, tuple[Callable[[nn.Module, int, Run], nn.Module], bool]] = {
     "lora-all": (lambda model, top, run: lora(model, 0, run), False),
     "lora-top": (lambda model, top, run: lora(model, find_blocks(model).depth - top, run), False),
     "lora-top-cached": (lambda model, top, run: lora(model, find_blocks(model).depth - top, run), True),
+    "side-cached": (lambda model, top, run: with_side_network(model), True),
 }
 
 
@@ -150,7 +159,8 @@ def _time_steps(
         model = task.model(Run(method)).train()
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=True)
         run = stack.enter_context(freeze(model, Nothing(), optimizer=optimizer))
-        session = CacheSession(PrefixCache(), model, run.stack) if METHODS[method][1] else None
+        taps = tap_boundaries(model)
+        session = CacheSession(PrefixCache(), model, run.stack, taps=taps) if METHODS[method][1] else None
         if session is not None:
             session.move(run.mask)
         runs.append((method, model, optimizer, session))
