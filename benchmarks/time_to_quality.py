@@ -7,8 +7,8 @@ With --table the runs in RUNS are tabulated; no model is trained then.
 
 A method is `NAME@LEARNING RATE[@EPOCHS]`, with --epochs by default. NAME is `full`, `lora` (rank 8 on every linear
 layer, alpha 16) or the spec of a policy, which runs with the cache; `side/int8` stores rows in 8 bits. Each finished
-run is a JSON file in RUNS and is not repeated. Seconds are processor seconds of training: everything in `Trainer.train` but
-evaluation. They include filling the cache. Set OMP_NUM_THREADS=1, so that they are those of one thread.
+run is a JSON file in RUNS and is not repeated. Seconds are processor seconds of training, filling the cache included
+and evaluation not. Set OMP_NUM_THREADS=1, so that they are those of one thread.
 """
 
 from __future__ import annotations
