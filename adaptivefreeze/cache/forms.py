@@ -186,7 +186,7 @@ def layout_of(index: int, hidden: torch.Tensor, batch: Batch) -> Layout:
     if shape[0] == size and (tokens is None or shape[1:2] == (tokens,)):
         return Layout()
     rest = tuple(range(2, len(shape)))
-    if shape[:2] == (tokens, size):  # XLNet
+    if shape[1:2] == (size,) and tokens in (None, shape[0]):  # XLNet
         return Layout((1, 0, *rest))
     if len(shape) == 3 and (shape[0], shape[2]) == (size, tokens):  # SqueezeBERT
         return Layout((0, 2, 1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from architectures import ARCHITECTURES
 from training import BLOCKS, Sentences, losses, make_trainer, moved, tiny_bert, twin, weights
-from transformers import TrainerCallback
+from transformers import TrainerCallback, XLNetConfig, XLNetForSequenceClassification
 
 from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, PrefixCache, find_blocks, freeze
 from adaptivefreeze.cache import CacheSession
@@ -144,3 +144,37 @@ def test_every_architecture_is_equal_or_disabled_with_a_reason(architecture):
     if outcome["stats"].disabled_reason is None:
         assert (outcome["stats"].hits, outcome["stats"].misses) == (16, 8)
     assert DISABLED.get(architecture.name, "None") in str(outcome["stats"].disabled_reason)
+
+
+def test_tokens_first_with_padding_in_the_rows(tmp_path):
+    """XLNet has tokens before examples, and its classifier reads the last position, padding or not."""
+
+    class Texts(Sentences):
+        def __getitem__(self, index):
+            row = self.rows[index]
+            return {**row, "labels": row["input_ids"][1] % 3}
+
+    def train(cache):
+        torch.manual_seed(0)
+        model = XLNetForSequenceClassification(
+            XLNetConfig(
+                vocab_size=64,
+                d_model=16,
+                n_layer=3,
+                n_head=2,
+                d_inner=32,
+                num_labels=3,
+                dropout=0.0,
+                summary_last_dropout=0.0,
+            )
+        )
+        callback = FreezeCallback(BottomUp(2), cache=cache, eval_frozen=True)
+        trainer = make_trainer(model, tmp_path, [callback], train_dataset=Texts(), **IN_ORDER)
+        trainer.train()
+        return trainer, callback
+
+    (plain, _), (cached, callback) = train(False), train(True)
+    stats = callback.cache.stats
+    assert stats.disabled_reason is None
+    assert stats.hits == 48 - 4  # the rows of the first batch are dropped when its loss is seen to depend on padding
+    assert losses(cached) == pytest.approx(losses(plain), rel=1e-5)
