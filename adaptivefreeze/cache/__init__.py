@@ -3,5 +3,6 @@
 from .prefix import PrefixCache
 from .session import CacheSession
 from .stats import CacheStats
+from .transfer import move_batch
 
-__all__ = ["CacheSession", "CacheStats", "PrefixCache"]
+__all__ = ["CacheSession", "CacheStats", "PrefixCache", "move_batch"]

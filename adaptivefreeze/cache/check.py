@@ -13,6 +13,7 @@ from ..model.eval_mode import eval_mode
 from .bypass import Bypass
 from .forms import Unsuitable
 from .keys import Batch
+from .precision import autocast_dtype
 
 PADDED_COLUMNS = 3
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
@@ -99,7 +100,7 @@ def _cannot(error: Exception) -> str:
 def _same_outputs(whole: Any, skipped: Any, batch: Batch, tolerances: Mapping[torch.dtype, float], half: float) -> bool:
     """Compare all tensors in two outputs of a tower, at real positions where they have a value for each token."""
     if isinstance(whole, torch.Tensor):
-        rounded = torch.is_autocast_enabled(whole.device.type)
+        rounded = autocast_dtype(whole.device) is not None
         tolerance = half if rounded else tolerances.get(whole.dtype, half)
         by_token = whole.shape[:2] == (batch.height, batch.tokens)
         return isinstance(skipped, torch.Tensor) and _equal(whole, skipped, tolerance, batch.real if by_token else None)

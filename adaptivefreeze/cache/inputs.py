@@ -13,6 +13,8 @@ from torch import nn
 from ..model.blocks import BlockStack
 from .forms import Unsuitable
 from .keys import NESTED, PACKING, Batch, read_batch
+from .precision import autocast_dtype
+from .transfer import HOST_COPIES
 
 # Arguments of a model that only its loss uses.
 LOSS_ARGUMENTS = ("labels", "num_items_in_batch")
@@ -68,7 +70,8 @@ class InputReader:
             raise Unsuitable("its examples are packed without position_ids, which say where each begins")
         given = _flat(given)
         tensors = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.dim()}
-        rest = {n: v.item() if isinstance(v, torch.Tensor) else v for n, v in given.items() if n not in tensors}
+        rest = {n: v for n, v in given.items() if n not in tensors}
+        rest = {n: HOST_COPIES.read(v).item() if isinstance(v, torch.Tensor) else v for n, v in rest.items()}
         tensors = _expanded(tensors, self._main_input)
         if any(name == "position_ids" and t.dim() == 3 for name, t in tensors.items()):
             raise Unsuitable("its position_ids have three dimensions, so they are not one row for each example")
@@ -131,10 +134,11 @@ def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
 def _expanded(tensors: Mapping[str, torch.Tensor], main: str) -> dict[str, torch.Tensor]:
     """`tensors` with a copy for each example where all examples share one, as positions of shape (1, tokens)."""
     size = tensors[main].shape[0] if main in tensors else max((t.shape[0] for t in tensors.values()), default=0)
-    return {n: t.expand(size, *t.shape[1:]) if t.shape[0] == 1 and t.dim() > 1 else t for n, t in tensors.items()}
+    return {
+        n: t.expand(size, *t.shape[1:]) if t.shape[0] == 1 < size and t.dim() > 1 else t for n, t in tensors.items()
+    }
 
 
 def _salt(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any], variant: object) -> bytes:
-    device = next(iter(tensors.values())).device.type
-    precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    precision = autocast_dtype(next(iter(tensors.values())).device)
     return repr((sorted(rest.items()), precision, variant)).encode()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..model.fingerprint import update_digest
+from .transfer import HOST_COPIES, index_on, rows_on
 
 MASK = "attention_mask"
 POSITIONS = "position_ids"
@@ -109,7 +110,10 @@ class Batch:
         """Return the row of the example at `index`, (tokens, …), from a hidden state of this batch, without padding."""
         if self.spans is not None:
             return hidden[0, self.spans[index]]
-        return hidden[index] if self.real is None else hidden[index, self.real[index]]
+        if self.real is None:
+            return hidden[index]
+        at = self.real[index]
+        return hidden[index, at if isinstance(at, slice) else index_on(hidden.device, at)]
 
     def assemble(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
         """Combine rows into a hidden state.
@@ -121,16 +125,17 @@ class Batch:
             A tensor of shape (batch, tokens, …) on the device of the inputs, with zeros at padding.
         """
         device = next(iter(self.tensors.values())).device
+        rows = rows_on(device, rows)
         if self.spans is not None:
-            return torch.cat([row.to(device, non_blocking=True) for row in rows])[None]
-        if self.real is None or self.tokens is None:
-            return torch.stack([row.to(device, non_blocking=True) for row in rows])
+            return torch.cat(rows)[None]
+        if self.real is None or self.tokens is None or not self.padded:
+            return torch.stack(rows)
         hidden = torch.zeros((self.size, self.tokens, *rows[0].shape[1:]), dtype=rows[0].dtype, device=device)
         for index, (at, row) in enumerate(zip(self.real, rows, strict=True)):
             if isinstance(at, slice):
-                hidden[index, at].copy_(row, non_blocking=True)
+                hidden[index, at].copy_(row)
             else:
-                hidden[index, at] = row.to(device, non_blocking=True)
+                hidden[index].index_copy_(0, index_on(device, at), row)
         return hidden
 
 
@@ -165,7 +170,7 @@ def read_batch(
     packing = packing or {}
     mask = tensors.get(MASK)
     ids = tensors.get("input_ids")
-    on_host = {name: t.detach().cpu().contiguous() for name, t in sorted(tensors.items())}
+    on_host = {name: HOST_COPIES.read(t) for name, t in sorted(tensors.items())}
     real: list[slice | torch.Tensor] | None = None
     tokens: int | None = None
     widths = {name: t for name, t in on_host.items() if t.dim() >= 2}

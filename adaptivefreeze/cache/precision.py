@@ -48,3 +48,10 @@ def decode(stored: torch.Tensor, precision: Precision, dtype: torch.dtype) -> to
         return stored.to(dtype)
     scale = stored[..., -_SCALE_BYTES:].contiguous().view(torch.float32)
     return (stored[..., :-_SCALE_BYTES] * scale).to(dtype)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the data type that autocast computes in on a device, or None where it is off or not available."""
+    kind = device.type
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if enabled else None

@@ -55,6 +55,7 @@ class RowStore:
         self._offset, self._length, self._boundary = array("i"), array("i"), array("h")
         self._arenas: list[_Arena] = []
         self._chunk_bytes = 0
+        self._copied: torch.cuda.Event | None = None  # after copies from a device that may not be complete
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -75,9 +76,10 @@ class RowStore:
         Raises:
             KeyError: If there is none.
         """
-        slot = self._slots[key]
-        chunk = self._arenas[self._arena[slot]].chunks[self._chunk[slot]]
-        return chunk[self._offset[slot] : self._offset[slot] + self._length[slot]]
+        if self._copied is not None:
+            self._copied.synchronize()
+            self._copied = None
+        return self._view(self._slots[key])
 
     def put(self, key: bytes, boundary: int, row: torch.Tensor) -> bool:
         """Store a copy of `row`. It replaces an earlier row of this key.
@@ -97,7 +99,10 @@ class RowStore:
                 return False
             self._slots[key] = slot
             self._boundary[slot] = boundary
-        self.get(key).copy_(row)
+        self._view(slot).copy_(row, non_blocking=self._pinned)
+        if self._pinned and row.is_cuda:
+            self._copied = self._copied or torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(row.device))
         return True
 
     def drop_above(self, boundary: int) -> int:
@@ -106,6 +111,10 @@ class RowStore:
         for key in gone:
             self._forget(key)
         return len(gone)
+
+    def _view(self, slot: int) -> torch.Tensor:
+        chunk = self._arenas[self._arena[slot]].chunks[self._chunk[slot]]
+        return chunk[self._offset[slot] : self._offset[slot] + self._length[slot]]
 
     def _fits(self, slot: int, row: torch.Tensor) -> bool:
         arena = self._arenas[self._arena[slot]]

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..cache.forms import Layout, Unsuitable, block_form, layout_of
 from ..cache.keys import Batch
+from ..cache.transfer import HOST_COPIES
 from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.discovery import find_blocks
@@ -188,8 +189,9 @@ class SideHooks:
         if padding is not None:
             if not isinstance(padding, torch.Tensor) or padding.dim() != 2:
                 raise RequestError("a side network takes an attention_mask of shape (batch, tokens) only.")
-            if padding.shape[1] > tokens or not padding.is_cuda:
-                padding = None if bool(padding.all()) else padding
+            known = HOST_COPIES.read(padding) if padding.shape[1] > tokens else HOST_COPIES.find(padding)
+            if known is not None and bool(known.all()):
+                padding = None
             if padding is not None and padding.shape[1] > tokens:
                 raise RequestError(
                     f"the model shortens its inputs from {padding.shape[1]} to {tokens} positions, so a side network "

@@ -30,6 +30,7 @@ from .hooks import (
     Patches,
     checkpoint_folder,
     evaluates_in_time,
+    keep_host_copies,
     on_failure,
     on_raw_gradients,
     refuse_second,
@@ -327,6 +328,8 @@ class FreezeCallback(TrainerCallback):
         self._announcer = announcer = Announcer(run, self.cache, trainer, args, state, quiet=self._quiet)
         self._meter = announcer.meter
         self._state_written = False
+        if self.cache is not None:
+            keep_host_copies(self._patches, train_dataloader)
         warn_slow_precision(args, model)
         if trainer is not None:
             self._patches.replace(trainer, "compute_loss", announcer.compute_loss)

@@ -13,10 +13,12 @@ from types import FrameType
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 
+from ..cache.transfer import collate_on_host
 from ..errors import RequestError
 from ..model.sharding import full
 from .policy_runner import TrainingPlan
@@ -152,6 +154,12 @@ def on_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, ready
         return result
 
     patches.replace(accelerator, "unscale_gradients", unscaled)
+
+
+def keep_host_copies(patches: Patches, loader: Any) -> None:
+    """Let the cache read the batches of a loader in host memory, before accelerate moves them to the device."""
+    if isinstance(loader, DataLoaderShard) and loader.device is not None and torch.device(loader.device).type != "cpu":
+        patches.replace(loader.base_dataloader, "collate_fn", collate_on_host)
 
 
 def all_finite(model: nn.Module) -> bool:
