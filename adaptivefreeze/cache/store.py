@@ -76,9 +76,7 @@ class RowStore:
         Raises:
             KeyError: If there is none.
         """
-        if self._copied is not None:
-            self._copied.synchronize()
-            self._copied = None
+        self._wait_for_copies()
         return self._view(self._slots[key])
 
     def put(self, key: bytes, boundary: int, row: torch.Tensor) -> bool:
@@ -99,10 +97,13 @@ class RowStore:
                 return False
             self._slots[key] = slot
             self._boundary[slot] = boundary
-        self._view(slot).copy_(row, non_blocking=self._pinned)
         if self._pinned and row.is_cuda:
-            self._copied = self._copied or torch.cuda.Event()
+            self._view(slot).copy_(row, non_blocking=True)
+            self._copied = self._copied or torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(row.device))
+        else:
+            self._wait_for_copies()
+            self._view(slot).copy_(row)
         return True
 
     def drop_above(self, boundary: int) -> int:
@@ -111,6 +112,11 @@ class RowStore:
         for key in gone:
             self._forget(key)
         return len(gone)
+
+    def _wait_for_copies(self) -> None:
+        if self._copied is not None:
+            self._copied.synchronize()
+            self._copied = None
 
     def _view(self, slot: int) -> torch.Tensor:
         chunk = self._arenas[self._arena[slot]].chunks[self._chunk[slot]]

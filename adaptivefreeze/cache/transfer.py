@@ -19,7 +19,7 @@ class HostCopies:
     """
 
     def __init__(self) -> None:
-        self._copies: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self._copies: Any = WeakTensorKeyDictionary()
 
     def add(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
         """Store a copy of `source`, which has the values of `tensor`.
@@ -82,7 +82,7 @@ class HostBatch:
 
     def pin_memory(self) -> HostBatch:
         """Return this batch in pinned memory."""
-        return HostBatch(pin_memory(self._batch))
+        return HostBatch(pin_memory(self._batch))  # type: ignore[no-untyped-call]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
         """Return the batch, of its original type, on `device`."""
@@ -115,5 +115,5 @@ def rows_on(device: torch.device, rows: Sequence[torch.Tensor]) -> list[torch.Te
         (sum(lengths), *on_host[0].shape[1:]), dtype=on_host[0].dtype, pin_memory=device.type == "cuda"
     )
     torch.cat(on_host, out=buffer)
-    moved = iter(buffer.to(device, non_blocking=True).split(lengths))
+    moved = iter(torch.split(buffer.to(device, non_blocking=True), lengths))
     return [row if row.device == device else next(moved) for row in rows]
