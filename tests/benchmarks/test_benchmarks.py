@@ -34,3 +34,12 @@ def test_whole_runs_are_compared(tiny_folder, tmp_path, monkeypatch, capsys):
     run(monkeypatch, FOLDER / "whole_run.py", *map(str, arguments))
     rows = [line.split(" | ")[0] for line in (tmp_path / "table.md").read_text().splitlines()[-2:]]
     assert rows == ["| `nothing`", "| `bottom-up:1`"]
+
+
+def test_the_benchmark_for_a_gpu_runs_on_a_cpu(tmp_path, monkeypatch, capsys):
+    arguments = ["--device", "cpu", "--small", "--seconds", "1", "--rounds", "1", "--epochs", "2"]
+    run(monkeypatch, FOLDER / "gpu.py", *arguments, "--output", str(tmp_path / "table.md"))
+    text = (tmp_path / "table.md").read_text()
+    assert "on the CPU agree" in text
+    assert [row for row in text.splitlines() if row.startswith("| full")]
+    assert all(row.endswith("| 0.50 |") for row in text.splitlines() if ", cache |" in row)  # filled, then found
