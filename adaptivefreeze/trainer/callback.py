@@ -37,6 +37,7 @@ from .hooks import (
     reports_loss_alone,
     resumed_checkpoint,
     running_trainer,
+    skip_training,
     training_plan,
 )
 from .precision import warn_slow_precision
@@ -325,6 +326,9 @@ class FreezeCallback(TrainerCallback):
             saved=load_run(resumed_checkpoint(), self.policy, depth=stack.depth) if state.global_step else None,
         )
         self.stack, self.timeline = stack, run.timeline
+        if run.ended and trainer is not None:
+            logger.warning("%s ended this run at step %d: no step is left to train.", self.policy, state.global_step)
+            skip_training(self._patches, trainer)
         self._announcer = announcer = Announcer(run, self.cache, trainer, args, state, quiet=self._quiet)
         self._meter = announcer.meter
         self._state_written = False

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "freezing.json"
 TENSORS_FILE = "freezing.safetensors"
+_DEFAULTS = (None, 0, "exact")  # of the settings of a cache
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class SavedRun:
         timeline: The timeline as JSON. Its last mask is the one in force.
         learning_rates: Factors on the learning rates of units.
         pace: The `state_dict` of the schedule's pace.
+        ended: Whether the policy has ended the training.
         settings: Settings of the callback that affect the weights: `eval_frozen` and `cache`.
         cache: The `state_dict` of the cache session. Empty without a cache.
         without_state: Names of the parameters for which the optimizer holds no state.
@@ -57,6 +59,7 @@ class SavedRun:
     timeline: list[dict[str, Any]]
     learning_rates: dict[str, float]
     pace: dict[str, float]
+    ended: bool
     settings: dict[str, Any]
     cache: dict[str, Any]
     without_state: list[str]
@@ -123,7 +126,9 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
     """Return the settings of a callback as they are written in its arguments."""
     cache = settings["cache"]
     if cache is not None:
-        cache = f"PrefixCache({', '.join(f'{name}={value!r}' for name, value in cache.items() if value)})"
+        cache = (
+            f"PrefixCache({', '.join(f'{name}={value!r}' for name, value in cache.items() if value not in _DEFAULTS)})"
+        )
     return f"eval_frozen={settings['eval_frozen']} and cache={cache}"
 
 

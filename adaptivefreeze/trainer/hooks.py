@@ -138,6 +138,15 @@ def on_failure(
     patches.replace(trainer, name, guarded, permanent=permanent)
 
 
+def skip_training(patches: Patches, trainer: Trainer) -> None:
+    """End the run that begins before its first step. The Trainer checks `should_training_stop` only after a step."""
+
+    def ended(original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        trainer.control.should_training_stop = True
+
+    patches.replace(trainer, "_run_epoch", ended)
+
+
 def on_raw_gradients(patches: Patches, trainer: Trainer, model: nn.Module, ready: Callable[[], None]) -> None:
     """Call `ready` in each step when gradients are accumulated, averaged over ranks and unscaled, but not clipped.
 

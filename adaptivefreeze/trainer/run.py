@@ -77,12 +77,14 @@ class FreezingRun:
             self.timeline.record(step, mask, policy.reason)
             self.learning_rates: dict[str, float] = dict(policy.initial_learning_rates(stack))
             self.pace = SchedulePace()
+            self.ended = False
         else:
             policy.load_state_dict(saved.policy_state)
             self.timeline = Timeline.from_json(saved.timeline)
             mask = self.timeline[-1].mask
             self.learning_rates = saved.learning_rates
             self.pace = SchedulePace(**saved.pace)
+            self.ended = saved.ended
         self.freezer = Freezer(
             model,
             stack,
@@ -163,6 +165,7 @@ class FreezingRun:
         if decision is None:
             return False
         self._carry_out(decision, step)
+        self.ended |= decision.stop
         return decision.stop
 
     def begin_epoch(self) -> None:
@@ -185,7 +188,8 @@ class FreezingRun:
         self.runner.end_step()
         ended = self.pace.advance(scheduler, step, self.plan.total_steps)
         if step in self.runner.decision_points.steps:
-            return self.decide(step) or ended
+            ended |= self.decide(step)
+        self.ended |= ended
         return ended
 
     def save(self) -> SavedRun:
@@ -198,6 +202,7 @@ class FreezingRun:
             timeline=self.timeline.to_json(),
             learning_rates=self.learning_rates,
             pace=self.pace.state_dict(),
+            ended=self.ended,
             settings=self.settings(),
             cache={} if self._session is None else self._session.state_dict(),
             without_state=self.freezer.without_optimizer_state(),

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from training import losses, make_trainer, moved, tiny_bert, weights
 from transformers import Trainer, TrainerCallback, TrainerState
 
-from adaptivefreeze import AutoFreeze, BottomUp, FreezeCallback, FreezeMask, Policy, PrefixCache, RequestError
+from adaptivefreeze import AutoFreeze, BottomUp, Budget, FreezeCallback, FreezeMask, Policy, PrefixCache, RequestError
 from adaptivefreeze.model.timeline import Change, Timeline
 from adaptivefreeze.policies import AdaptivePolicy, Decision, DecisionPoints
 from adaptivefreeze.trainer.checkpoint import SavedRun
@@ -156,7 +156,8 @@ def test_a_trial_of_a_hyperparameter_search_saves_into_its_own_folder(tmp_path):
 
 def test_a_checkpoint_is_complete_or_absent(tmp_path, caplog):
     state = {
-        "policy": "p", "policy_class": "P", "policy_state": {}, "learning_rates": {}, "pace": {}, "settings": {},
+        "policy": "p", "policy_class": "P", "policy_state": {}, "learning_rates": {}, "pace": {},
+        "ended": False, "settings": {},
         "cache": {}, "without_state": [], "timeline": Timeline([Change(0, FreezeMask(4), "static")]).to_json(),
     }  # fmt: skip
     saved = SavedRun(**state, tensors={"weights/a": torch.arange(3.0)})
@@ -282,3 +283,16 @@ def test_unchanged_settings_need_no_warning(tmp_path, caplog):
     checkpoint = killed_run(tmp_path, BottomUp(2))
     resume(tmp_path, FreezeCallback(BottomUp(2)), checkpoint)
     assert "checkpoint was written" not in caplog.text
+
+
+def test_a_run_that_its_policy_ended_is_not_continued(tmp_path):
+    """The last checkpoint was written, but the process ended before `train()` returned."""
+    settings = {"num_train_epochs": 4, "save_strategy": "steps", "save_steps": 4}
+    policy = Budget(0.8, clock=False)
+    whole = make_trainer(tiny_bert(), tmp_path, [FreezeCallback(policy)], **settings)
+    whole.train()
+    assert whole.state.global_step == 20 < whole.state.max_steps
+    resumed = make_trainer(tiny_bert(1), tmp_path, [FreezeCallback(policy)], **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-20"))
+    assert resumed.state.global_step == 20
+    assert not moved(weights(whole.model), weights(resumed.model))
