@@ -255,8 +255,9 @@ def _worker_progress(metric: str) -> ProgressBar:
 def inspect(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Model: a hub name, a folder, or demo.")],
-    dataset: Annotated[str | None, typer.Option(help="Data set; show how well the tokenizer covers it.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set: tokenizer coverage, and predicted runs.")] = None,
     task: Kind = None,
+    epochs: Epochs = None,
     batch_size: BatchSize = None,
     max_length: MaxLength = None,
     pad_to_max_length: Pad = False,
@@ -265,10 +266,15 @@ def inspect(
     revision: Revision = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    set: Fields = None,
+    device: Device = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="With --dataset: train a few steps to predict whole runs.")
+    ] = True,
     tower: Annotated[str | None, typer.Option(help="Tower of a model with several, such as encoder.")] = None,
     config: Config = None,
 ) -> None:
-    """Show the units of a model, their parameters and the predicted cost of each depth."""
+    """Show the units of a model and the predicted cost of each depth; with a data set, also that of whole runs."""
     from ..comparison import inspect_model, inspect_task
     from ..report.terminal import show_inspection
     from .request import Request
@@ -278,7 +284,7 @@ def inspect(
     if dataset is None:
         found = inspect_model(model, tower=tower, batch_size=request.settings.batch_size, tokens=request.max_length)
     else:
-        found = inspect_task(request.load_task(), request.settings)
+        found = inspect_task(request.load_task(), request.settings, measure=measure)
     show_inspection(found)
 
 

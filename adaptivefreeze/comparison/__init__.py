@@ -3,6 +3,7 @@
 from .compare import Comparison, Interrupted, ProgressListener, compare
 from .folder import StudyFolder
 from .inspection import Inspection, inspect_model, inspect_task
+from .preflight import Forecast, preflight
 from .result import FailedRun, RunResult, read_run
 from .run import run_scenario
 from .scenarios import expand
@@ -12,6 +13,7 @@ from .train import train
 __all__ = [
     "Comparison",
     "FailedRun",
+    "Forecast",
     "Inspection",
     "Interrupted",
     "ProgressListener",
@@ -22,6 +24,7 @@ __all__ = [
     "expand",
     "inspect_model",
     "inspect_task",
+    "preflight",
     "read_run",
     "run_scenario",
     "train",

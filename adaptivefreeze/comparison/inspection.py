@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ..model.cost import StepShape, step_ratio
 from ..model.discovery import find_blocks
 from ..policies import BottomUp, TopDown
 from .prediction import step_shape
+from .preflight import Forecast, preflight
 from .settings import StudySettings
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class Inspection:
         depths: One entry per depth, from 0.
         full_step_seconds: Measured time of a step of full fine-tuning on this machine, None if it was not measured.
         task: The task, if the model was inspected for one.
+        settings: How the runs of `forecasts` are trained.
+        forecasts: What whole runs would cost on this machine, if that was measured.
     """
 
     name: str
@@ -71,18 +75,23 @@ class Inspection:
     depths: tuple[Depth, ...]
     full_step_seconds: float | None = None
     task: Task | None = None
+    settings: StudySettings | None = None
+    forecasts: tuple[Forecast, ...] = ()
 
 
-def inspect_task(task: Task, settings: StudySettings | None = None) -> Inspection:
+def inspect_task(task: Task, settings: StudySettings | None = None, *, measure: bool = False) -> Inspection:
     """Inspect the model of a task, for steps of the shape that training has.
 
     Args:
         task: The task.
-        settings: The batch size and sampling; the defaults if None.
+        settings: How runs would be trained; the defaults if None.
+        measure: Also train for a few steps, and predict what whole runs would cost (`preflight`).
     """
     settings = settings or StudySettings()
     model, shape = task.new_model(0), step_shape(task, settings)
-    return _inspect(task.model, find_blocks(model), shape, task, step_seconds(model, shape))
+    found = _inspect(task.model, find_blocks(model), shape, task, step_seconds(model, shape))
+    forecasts = preflight(task, settings) if measure else ()
+    return dataclasses.replace(found, settings=settings, forecasts=forecasts)
 
 
 def inspect_model(name: str, *, tower: str | None = None, batch_size: int = 16, tokens: int = 128) -> Inspection:

@@ -24,20 +24,31 @@ def step_shape(task: Task, settings: StudySettings) -> StepShape:
         task: The task. A batch is padded to its longest example, or to `max_length` if the task says so.
         settings: The batch size and the sampling.
     """
-    from transformers.trainer_pt_utils import get_length_grouped_indices
-
     lengths = [len(ids) for ids in task.train["input_ids"]]
     examples = min(settings.batch_size, len(lengths))
     if task.pad_to_max_length:
         return StepShape(examples=examples, tokens=task.max_length)
-    draw = torch.Generator().manual_seed(0)
-    order: list[int] = (
-        get_length_grouped_indices(lengths, examples, generator=draw)  # type: ignore[no-untyped-call]
-        if settings.groups_by_length
-        else torch.randperm(len(lengths), generator=draw).tolist()
-    )
+    order = batch_order(lengths, settings)
     longest = [max(lengths[i] for i in order[at : at + examples]) for at in range(0, len(order), examples)]
     return StepShape(examples=examples, tokens=round(sum(longest) / len(longest)))
+
+
+def batch_order(lengths: Sequence[int], settings: StudySettings) -> list[int]:
+    """Return an order of the training examples, as the Trainer draws one for each pass.
+
+    Args:
+        lengths: The length of each example in tokens.
+        settings: The batch size and the sampling.
+    """
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    draw = torch.Generator().manual_seed(0)
+    if not settings.groups_by_length:
+        shuffled: list[int] = torch.randperm(len(lengths), generator=draw).tolist()
+        return shuffled
+    examples = min(settings.batch_size, len(lengths))
+    grouped: list[int] = get_length_grouped_indices(lengths, examples, generator=draw)  # type: ignore[no-untyped-call]
+    return grouped
 
 
 def share_seen_again(epochs: float) -> float:

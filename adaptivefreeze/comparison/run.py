@@ -100,7 +100,7 @@ def run_scenario(
             callbacks.append(StepReport(on_step))
 
         with PeakMemory(arguments.device) as peak:
-            trainer = _trainer(task, seed, arguments, callbacks)
+            trainer = build_trainer(task, seed, arguments, callbacks)
             outcome = trainer.train()
         check_loss(outcome.training_loss, outcome.global_step, arguments.learning_rate)
         began = time.perf_counter()
@@ -198,7 +198,7 @@ def warm_up(task: Task, settings: StudySettings) -> None:
             arguments = settings.arguments(folder, seed=0)
             arguments.max_steps = WARM_UP_STEPS
             arguments.eval_strategy = arguments.save_strategy = "no"
-            _trainer(task, 0, arguments, [FreezeCallback(Nothing(), quiet=True)]).train()
+            build_trainer(task, 0, arguments, [FreezeCallback(Nothing(), quiet=True)]).train()
     except (RuntimeError, MemoryError, ValueError) as error:
         logger.warning("The warm-up failed (%s): the time of the first run includes start-up costs.", error)
     release_memory()
@@ -215,8 +215,8 @@ def failure_sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:500]}"
 
 
-def _trainer(task: Task, seed: int, arguments: TrainingArguments, callbacks: list[TrainerCallback]) -> Trainer:
-    """A Trainer for a new model of the task."""
+def build_trainer(task: Task, seed: int, arguments: TrainingArguments, callbacks: list[TrainerCallback]) -> Trainer:
+    """Return a Trainer for a new model of the task."""
     trainer = Trainer(
         model=task.new_model(seed),
         args=arguments,

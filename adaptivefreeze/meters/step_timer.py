@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -23,6 +24,7 @@ class StepTimer:
     Args:
         device: The device that the model trains on.
         meter: Measures the energy of the steps; None for no energy.
+        clock: Returns the time in seconds.
 
     Attributes:
         seconds: Total time of all steps, in seconds.
@@ -31,13 +33,19 @@ class StepTimer:
         closing: Callback that stops the timer.
     """
 
-    def __init__(self, device: torch.device, meter: EnergyMeter | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        meter: EnergyMeter | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.seconds = 0.0
         self.step_seconds = array("d")
         self.opening: TrainerCallback = _Opening(self)
         self.closing: TrainerCallback = _Closing(self)
         self._device = device
         self._meter = meter
+        self._clock = clock
         self._started: float | None = None
         self._loads = 0.0
 
@@ -56,7 +64,7 @@ class StepTimer:
         self._synchronize()
         if self._meter is not None:
             self._meter.start()
-        self._started = time.perf_counter()
+        self._started = self._clock()
 
     def stop(self) -> None:
         """End the step.
@@ -67,7 +75,7 @@ class StepTimer:
         if self._started is None:
             raise RuntimeError("the step timer was stopped without having been started")
         self._synchronize()
-        taken = time.perf_counter() - self._started
+        taken = self._clock() - self._started
         self.seconds += taken
         self.step_seconds.append(taken)
         self._loads += psutil.getloadavg()[0]

@@ -119,6 +119,7 @@ def _inspection(inspection: Inspection) -> Iterator[RenderableType]:
         f"For {shape.examples} examples of {shape.tokens} tokens per step. Bottom-up also freezes the embeddings; "
         "top-down does not."
     )
+    yield from _forecasts(inspection)
     if inspection.task is not None:
         yield Text(f"Tokenizer coverage of {inspection.task.dataset}")
         yield _coverage(inspection.task)
@@ -128,6 +129,33 @@ def _inspection(inspection: Inspection) -> Iterator[RenderableType]:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.3g} s"
+
+
+def _forecasts(inspection: Inspection) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    if not inspection.forecasts or inspection.settings is None:
+        return
+    yield Text(f"Predicted runs of {inspection.settings.epochs:g} epochs on this machine, from a few steps of each")
+    has_energy = any(forecast.joules is not None for forecast in inspection.forecasts)
+    rows = []
+    for forecast in (f for f in inspection.forecasts if f.failure is None):
+        joules = "–" if forecast.joules is None else f"{forecast.joules:,.0f}"
+        rows.append(
+            (
+                "full fine-tuning" if forecast.scenario == "nothing" else forecast.scenario,
+                f"{forecast.seconds:,.1f}",
+                f"{forecast.filling_seconds:,.1f}" if forecast.filling_seconds else "–",
+                f"{forecast.peak_memory_bytes / 1e6:,.0f}",
+                f"{forecast.cache_bytes / 1e6:,.0f}" if forecast.cache_bytes else "–",
+                *((joules,) if has_energy else ()),
+            )
+        )
+    heads = ("run", "seconds", "filling the cache", "peak memory, MB", "cache, MB")
+    yield _table((*heads, "joules") if has_energy else heads, rows)
+    for forecast in inspection.forecasts:
+        if forecast.failure is not None:
+            yield Text(f"{forecast.scenario}: {forecast.failure}", style="yellow")
 
 
 def _coverage(task: Task) -> Table:

@@ -1,5 +1,6 @@
 """Every benchmark starts, and one that drives whole runs of the laboratory runs."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -43,3 +44,47 @@ def test_the_benchmark_for_a_gpu_runs_on_a_cpu(tmp_path, monkeypatch, capsys):
     assert "on the CPU agree" in text
     assert [row for row in text.splitlines() if row.startswith("| full")]
     assert all(row.endswith("| 0.50 |") for row in text.splitlines() if ", cache |" in row)  # filled, then found
+
+
+METHODS = ("full@1e-2", "by-hand:0.5@1e-2", "lora@1e-2", "ia3@1e-2", "backbone-finetuning@1e-2", "bottom-up:0.5@1e-2")
+
+
+def test_peers_are_compared_and_none_is_trained_twice(tiny_folder, tmp_path, monkeypatch, capsys):
+    arguments = ["--dataset", tiny_folder / "tags", "--model", tiny_folder / "model", "--epochs", 2, "--limit", 32]
+    command = [tmp_path / "runs", *arguments, "--max-length", 16, "--output", tmp_path / "peers.md", "--methods"]
+    run(monkeypatch, FOLDER / "peers.py", *map(str, command), *METHODS)
+    runs = {run["method"].split("@")[0]: run for run in map(read, (tmp_path / "runs").glob("*.json"))}
+    assert len(runs) == len(METHODS)
+    assert {run["steps"] for run in runs.values()} == {4}
+    assert all(len(run["curve"]) == 2 for run in runs.values())
+    full, cached = runs["full"], runs["bottom-up:0.5"]
+    assert full["trained_parameters"] > runs["by-hand:0.5"]["trained_parameters"] == cached["trained_parameters"]
+    assert full["saved_bytes"] == runs["by-hand:0.5"]["saved_bytes"] == runs["backbone-finetuning"]["saved_bytes"]
+    assert all(0 < runs[name]["saved_bytes"] < full["saved_bytes"] for name in ("ia3", "bottom-up:0.5"))
+    assert cached["cache"]["hits"] > 0
+    page = (tmp_path / "peers.md").read_text()
+    assert all(name in page for name in ("full fine-tuning", "LoRA (PEFT)", "BackboneFinetuning (Lightning)"))
+
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    run(monkeypatch, FOLDER / "peers.py", *map(str, command), *METHODS)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == stored
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_row_reaches_the_quality_or_not():
+    from methods import Method, Rows, Target
+
+    def row(text, *scores):
+        curve = [{"seconds": 10.0 * (i + 1), "macro_f1": score} for i, score in enumerate(scores)]
+        return Rows(Method.parse(text, 3), ({"seed": 0, "curve": curve, "test": {"macro_f1": 0.5}},))
+
+    full, slow = row("full@2e-4", 0.5, 0.7, 0.8), row("full@1e-4", 0.4, 0.5, 0.6)
+    fast, worse = row("side@2e-4", 0.799, 0.79, 0.79), row("lora@2e-3", 0.5, 0.6, 0.797)
+    target = Target([full, slow, fast, worse], 3, margin=0.2)
+    assert target.full is full
+    assert target.points == {0: pytest.approx(79.8)}
+    assert (target.reached(full), target.reached(fast), target.reached(worse)) == ([30.0], [10.0], None)
+    assert (target.speedups(fast), target.speedups(worse)) == ([3.0], [])

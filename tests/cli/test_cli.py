@@ -123,6 +123,9 @@ def test_inspect_shows_units_depths_and_how_the_tokenizer_copes(run, tiny):
     assert done.exit_code == 0, done.output
     for part in ("embeddings", "block 3", "head", "bottom-up", "top-down", "1.00", "subwords per word"):
         assert part in done.stdout
+    assert "Predicted runs of 3 epochs" in done.stdout
+    assert all(run in done.stdout for run in ("full fine-tuning", "lora", "bottom-up:0.5", "side"))
+    assert "Predicted runs" not in run("inspect", tiny / "model", "--no-measure").stdout
     bare = CliRunner().invoke(app, ["inspect", str(tiny / "model")])
     assert bare.exit_code == 0
     assert "block 3" in bare.stdout
