@@ -9,6 +9,7 @@ Seconds are processor seconds, so that other work on the machine changes neither
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ def page(runs: Sequence[tuple[Forecast, Measured]], command: str, subject: str) 
             for (predicted, _), row in zip(runs, values, strict=True)
         ),
     )
-    seconds, memory, cache = (f"{error:.0%}" for error in errors)
+    seconds, memory, cache = (f"{math.ceil(100 * error)} %" for error in errors)
     return (
         "# Predicted and measured cost of whole runs\n\n"
         f"Predictions from a few steps are within {seconds} of the measured time, within {memory} of the peak memory "
