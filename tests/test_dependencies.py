@@ -43,7 +43,9 @@ def distributions() -> dict[str, list[str]]:
 
 def third_party(folder: Path) -> dict[str, str]:
     """Top-level modules imported below `folder`, at module level or lazily, each with one file that imports it."""
-    local = {path.stem for root in (REPOSITORY / "tests", folder) for path in root.rglob("*")}
+    local = {
+        path.stem for root in (REPOSITORY / "tests", REPOSITORY / "benchmarks", folder) for path in root.rglob("*")
+    }
     found = {}
     for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

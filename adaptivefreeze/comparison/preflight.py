@@ -29,8 +29,6 @@ from .run import build_trainer, failure_sentence, longest_first, warm_up
 from .settings import StudySettings
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from ..data import Task
 
 LORA = "lora"
@@ -100,8 +98,8 @@ def preflight(
 class _Sample:
     """The examples of a pilot run: those of the longest step, then those of the steps that are timed."""
 
-    train: Dataset
-    validation: Dataset
+    train: Any
+    validation: Any
     steps: int  # of one pass over the sample
     steps_per_epoch: int
 
@@ -241,7 +239,7 @@ def _total_steps(settings: StudySettings, steps_per_epoch: int) -> int:
     return limit if limit > 0 else math.ceil(settings.epochs * steps_per_epoch)
 
 
-def _tokens(split: Dataset) -> int:
+def _tokens(split: Any) -> int:
     return sum(len(ids) for ids in split["input_ids"])
 
 

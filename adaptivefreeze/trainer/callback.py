@@ -34,11 +34,11 @@ from .hooks import (
     on_failure,
     on_raw_gradients,
     refuse_second,
-    reports_loss_alone,
     resumed_checkpoint,
     running_trainer,
     skip_training,
     training_plan,
+    unreported_metric,
 )
 from .precision import warn_slow_precision
 from .run import FreezingRun
@@ -46,8 +46,6 @@ from .summary import RunMeter, RunSummary
 from .towers import blocks_for
 
 logger = logging.getLogger(__name__)
-
-_LOSS_ALONE = ("loss", "runtime", "samples_per_second", "steps_per_second")
 
 
 class FreezeCallback(TrainerCallback):
@@ -349,7 +347,7 @@ class FreezeCallback(TrainerCallback):
                 f"{self.policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
             )
         metric = (self.policy.watched_metric or "loss").removeprefix("eval_")
-        if trainer is not None and metric not in _LOSS_ALONE and reports_loss_alone(trainer):
+        if trainer is not None and unreported_metric(trainer, metric):
             raise RequestError(
                 f"{self.policy} decides by {metric}, but the Trainer has no compute_metrics, so that evaluations "
                 "report the loss alone: pass compute_metrics to the Trainer, or choose metric='loss'."

@@ -23,6 +23,8 @@ from ..errors import RequestError
 from ..model.sharding import full
 from .policy_runner import TrainingPlan
 
+_LOSS_ALONE = ("loss", "runtime", "samples_per_second", "steps_per_second")  # of an evaluation without own metrics
+
 
 def running_trainer() -> Trainer | None:
     """Return the Trainer whose method is running, or None."""
@@ -84,11 +86,14 @@ def evaluates_in_time(args: TrainingArguments, state: TrainerState, plan: Traini
     return interval * max(1, math.ceil(delay / interval)) < state.max_steps
 
 
-def reports_loss_alone(trainer: Trainer) -> bool:
-    """Return whether evaluations of `trainer` report no metric of the user's own."""
+def unreported_metric(trainer: Trainer, metric: str) -> bool:
+    """Return whether no evaluation will report `metric`, because the Trainer has no metrics but the loss."""
     kind = type(trainer)
     own = (kind.evaluate, kind.evaluation_loop) != (Trainer.evaluate, Trainer.evaluation_loop)
-    return trainer.compute_metrics is None and not own
+    if trainer.compute_metrics is not None or own:
+        return False
+    sets = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {}
+    return metric not in {*_LOSS_ALONE, *(f"{name}_{metric}" for name in sets for metric in _LOSS_ALONE)}
 
 
 def refuse_second(trainer: Trainer, kind: type[TrainerCallback]) -> None:

@@ -88,7 +88,7 @@ def test_a_metric_that_disappears_changes_nothing():
 
 
 def test_a_metric_that_never_was_is_an_error():
-    with pytest.raises(RequestError, match="no evaluation reports 'f1'; there are eval_loss"):
+    with pytest.raises(RequestError, match="no evaluation reports 'f1'; there are loss"):
         evaluated(ValidationDriven("f1"), {"eval_loss": 0.1})
 
 

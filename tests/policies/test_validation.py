@@ -91,9 +91,9 @@ def test_a_metric_of_one_evaluation_set_among_several(tmp_path):
     assert [c.step for c in callback.timeline] == [0, 6]
 
 
-def test_an_unknown_metric_names_those_there_are(tmp_path):
+def test_an_unknown_metric_is_refused_before_training(tmp_path):
     trainer = make_trainer(tiny_bert(), tmp_path, [FreezeCallback("validation:bleu")], eval_strategy="epoch")
-    with pytest.raises(RequestError, match=r"no evaluation reports 'bleu'; there are .*eval_loss") as caught:
+    with pytest.raises(RequestError, match="decides by bleu, but the Trainer has no compute_metrics") as caught:
         trainer.train()
     assert "\n" not in str(caught.value)
     assert all(p.requires_grad for p in trainer.model.parameters())

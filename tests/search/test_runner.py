@@ -200,7 +200,7 @@ def test_when_everything_fails_there_is_no_answer(task, settings, tmp_path):
     ("change", "words"),
     [
         ({"depths": (0, 5)}, "depths 5 is out of range: this model has 4 blocks, so give 0 to 4"),
-        ({"metric": "f2"}, "--metric f2 is not reported; this task has macro_f1, entity_f1, weighted_f1, accuracy"),
+        ({"metric": "f2"}, "metric f2 is not reported; this task has macro_f1, entity_f1, weighted_f1, accuracy, loss"),
         ({"folds": 1}, "--folds 1 is not possible: give a number from 2 to 24"),
         ({"seeds": (1, 1)}, "twice"),
         ({"storage": "postgresql://nobody@127.0.0.1:9/none"}, "does not answer as a storage for Optuna"),
