@@ -24,7 +24,7 @@ class StepTimer:
     Args:
         device: The device that the model trains on.
         meter: Measures the energy of the steps; None for no energy.
-        clock: Returns the time in seconds.
+        clock: Returns the time in seconds; the clock of the system by default.
 
     Attributes:
         seconds: Total time of all steps, in seconds.
@@ -37,7 +37,7 @@ class StepTimer:
         self,
         device: torch.device,
         meter: EnergyMeter | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.seconds = 0.0
         self.step_seconds = array("d")
@@ -45,7 +45,7 @@ class StepTimer:
         self.closing: TrainerCallback = _Closing(self)
         self._device = device
         self._meter = meter
-        self._clock = clock
+        self._clock = clock or time.perf_counter
         self._started: float | None = None
         self._loads = 0.0
 

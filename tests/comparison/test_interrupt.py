@@ -116,3 +116,21 @@ def test_the_command_says_so_in_one_sentence_with_status_1(tiny_folder, tmp_path
     assert "No space left on device" in errors[0]
     assert "Traceback" not in result.output
     assert (tmp_path / "runs" / "nothing-s0.json").is_file()
+
+
+def test_an_interrupt_in_a_destructor_prints_no_traceback(monkeypatch):
+    reported = []
+    monkeypatch.setattr("sys.unraisablehook", reported.append)
+
+    class FailsWhileDestroyed:
+        def __del__(self):
+            raise ValueError("its own failure")
+
+    def work():
+        with reliable_interrupts():
+            InterruptedWhileDestroyed()
+            FailsWhileDestroyed()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert [one.exc_type for one in reported] == [ValueError]
