@@ -129,10 +129,10 @@ def _lengths(bars: Sequence[tuple[float, tuple[float, float] | None]]) -> list[l
 def _limits(values: Sequence[float], bars: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Limits of an axis: the points, and error bars as far as they leave the points apart."""
     low, high = min(values), max(values)
-    room = (high - low) / 2 or abs(high) / 20 or 1.0
-    low = max(low - room, min([low, *(bar[0] for bar in bars)]))
-    high = min(high + room, max([high, *(bar[1] for bar in bars)]))
-    margin = 0.08 * (high - low or room)
+    spacing = (high - low) / 2 or abs(high) / 20 or 1.0
+    low = max(low - spacing, min([low, *(bar[0] for bar in bars)]))
+    high = min(high + spacing, max([high, *(bar[1] for bar in bars)]))
+    margin = 0.08 * (high - low or spacing)
     return low - margin, high + margin
 
 

@@ -50,10 +50,10 @@
   // Limits of an axis: the points, and error bars as far as they leave the points apart.
   function limits(values, errors, zero) {
     let low = Math.min(...values), high = Math.max(...values);
-    const room = (high - low) / 2 || Math.abs(high) / 20 || 1;
-    low = Math.max(low - room, Math.min(low, ...errors.map((e) => e[0])));
-    high = Math.min(high + room, Math.max(high, ...errors.map((e) => e[1])));
-    const margin = (high - low || room) * 0.06;
+    const spacing = (high - low) / 2 || Math.abs(high) / 20 || 1;
+    low = Math.max(low - spacing, Math.min(low, ...errors.map((e) => e[0])));
+    high = Math.min(high + spacing, Math.max(high, ...errors.map((e) => e[1])));
+    const margin = (high - low || spacing) * 0.06;
     return [zero ? Math.min(0, low) : low - margin, high + margin];
   }
 
