@@ -206,6 +206,11 @@ class CacheSession:
             self._disk.close()
 
     @property
+    def row_bytes(self) -> int:
+        """Size of the hidden states in all rows in memory, in bytes."""
+        return self._store.row_bytes
+
+    @property
     def _storing(self) -> bool:
         """Whether rows are looked up and stored."""
         return self.stats.disabled_reason is None

@@ -65,6 +65,12 @@ class RowStore:
         """Size of all chunks and of the index, in bytes."""
         return self._chunk_bytes + INDEX_BYTES * len(self._offset)
 
+    @property
+    def row_bytes(self) -> int:
+        """Size of the hidden states in all rows, in bytes."""
+        slots = self._slots.values()
+        return sum(self._length[slot] * self._arenas[self._arena[slot]].token_bytes for slot in slots)
+
     def boundary(self, key: bytes) -> int | None:
         """Return the boundary of the row of `key`, or None if there is none."""
         slot = self._slots.get(key)
@@ -187,6 +193,11 @@ class Tiers:
     def used_bytes(self) -> int:
         """Size of all stores, in bytes."""
         return sum(store.used_bytes for store in self.stores)
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of the hidden states in all rows, in bytes."""
+        return sum(store.row_bytes for store in self.stores)
 
     @property
     def refused(self) -> int:

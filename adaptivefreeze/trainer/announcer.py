@@ -13,6 +13,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback, Wan
 from ..cache import PrefixCache
 from ..model.cost import StepShape
 from ..model.timeline import Change
+from .forecast import RunForecast, forecast
 from .messages import decision_message, show, start_message
 from .run import FreezingRun
 from .summary import RunMeter, RunSummary
@@ -36,6 +37,7 @@ class Announcer:
 
     Attributes:
         meter: Measures the run for its summary.
+        forecast: What the whole run will take, once that is known.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Announcer:
         self._trainer = trainer
         self._show = show if state.is_world_process_zero and not quiet else lambda sentence: None
         self._accumulation = args.gradient_accumulation_steps
+        self._device = args.device
+        self.forecast: RunForecast | None = None
         self._latest: Change = run.timeline[-1]
         shape = StepShape(examples=args.per_device_train_batch_size * self._accumulation)
         self.meter = RunMeter(
@@ -73,6 +77,19 @@ class Announcer:
         if model.training:
             self.meter.see_batch(inputs.values(), self._accumulation)
         return original(model, inputs, *args, **kwargs)
+
+    def end_step(self, step: int, optimizer: Any) -> None:
+        """Measure the end of a step, before anything else happens, and announce the forecast when it is due.
+
+        Args:
+            step: Number of optimizer steps taken.
+            optimizer: The optimizer.
+        """
+        self.meter.end_step(step, optimizer)
+        found = forecast(self._run, self.meter, self._device, step)
+        if found is not None:
+            self.forecast = found
+            self._show(str(found))
 
     def announce_change(
         self,

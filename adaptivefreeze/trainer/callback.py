@@ -51,10 +51,11 @@ logger = logging.getLogger(__name__)
 class FreezeCallback(TrainerCallback):
     """Freezes a model by a policy, from the first step of `Trainer.train()` to the last.
 
-    One line at the start says what is frozen, and what that is predicted to save. One line for each change gives its
-    reason. A summary follows at the end. Every log line of the Trainer gains the values of `log_values()`. During and
-    after training, `mask`, `timeline`, `stack` and `summary()` show what is frozen, and when it changed. Checkpoints
-    hold the state of freezing, and a resumed run continues exactly.
+    One line at the start says what is frozen, and what that is predicted to save. A second one forecasts time and
+    memory after 20 steps, in a run of at least 80. One line for each change gives its reason. A summary follows at the
+    end. Every log line of the Trainer gains the values of `log_values()`. During and after training, `mask`,
+    `timeline`, `stack` and `summary()` show what is frozen, and when it changed. Checkpoints hold the state of
+    freezing, and a resumed run continues exactly.
 
     Example:
         ```python
@@ -270,7 +271,7 @@ class FreezeCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._run is not None and self._announcer is not None:
-            self._announcer.meter.end_step(state.global_step, kwargs.get("optimizer"))
+            self._announcer.end_step(state.global_step, kwargs.get("optimizer"))
             control.should_training_stop |= self._run.end_step(state.global_step, kwargs.get("lr_scheduler"))
             self._announcer.announce_change(args, state, control, self.log_values)
 

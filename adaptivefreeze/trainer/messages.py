@@ -78,6 +78,24 @@ def decision_message(
     )
 
 
+def format_duration(seconds: float) -> str:
+    """Return a time as text, such as `3 min 20 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def format_size(count: float) -> str:
+    """Return a number of bytes as text, such as `1.2 GB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
 def _share(stack: BlockStack, mask: FreezeMask) -> str:
     return f"{mask} ({stack.frozen_fraction(mask):.0%} of {stack.total:,} parameters frozen)"
 

@@ -108,6 +108,11 @@ class FreezingRun:
         """Whether the prefix cache is active."""
         return self._session is not None and self._session.stats.disabled_reason is None
 
+    @property
+    def row_bytes(self) -> int:
+        """Size of the hidden states in the cache, in bytes."""
+        return 0 if self._session is None else self._session.row_bytes
+
     @contextmanager
     def without_freezing(self) -> Iterator[None]:
         """Run forward and backward passes without the cache, and with the flags of the user."""

@@ -17,8 +17,7 @@ from ..model.cost import StepShape, step_ratio
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
 from ..policies import Policy
-
-_MINUTE = 60.0
+from .messages import format_duration, format_size
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,15 @@ class RunSummary:
         saved, word = abs(self.seconds_saved), "less" if self.seconds_saved >= 0 else "more"
         share = saved / (self.train_seconds + self.seconds_saved)
         return (
-            f"Time: {_duration(self.train_seconds)} in training steps, about {_duration(saved)} {word} than full "
-            f"fine-tuning ({share:.0%}, an estimate)."
+            f"Time: {format_duration(self.train_seconds)} in training steps, about {format_duration(saved)} {word} "
+            f"than full fine-tuning ({share:.0%}, an estimate)."
         )
 
     def _memory(self) -> str:
-        text = f"Memory: about {_size(self.bytes_saved)} less for gradients and optimizer state at the end"
+        text = f"Memory: about {format_size(self.bytes_saved)} less for gradients and optimizer state at the end"
         if not self.peak_bytes_saved < self.bytes_saved:
             return f"{text} (an estimate)."
-        least = f"{_size(self.peak_bytes_saved)} less" if self.peak_bytes_saved else "nothing"
+        least = f"{format_size(self.peak_bytes_saved)} less" if self.peak_bytes_saved else "nothing"
         return f"{text}, but {least} while the least was frozen (an estimate)."
 
 
@@ -113,6 +112,11 @@ class RunMeter:
         shape: The assumed shape of a step, until a batch is seen.
         stats: Statistics of the cache, if there is one.
         step: Number of optimizer steps taken before.
+
+    Attributes:
+        shape: The shape of a step.
+        seconds: Time in training steps, in seconds.
+        full_step_seconds: Estimate of what each step would have taken in full fine-tuning, in seconds.
     """
 
     def __init__(
@@ -134,7 +138,8 @@ class RunMeter:
         self._stats = stats
         self._first = self._step = step
         self._batch_seen = False
-        self._seconds = self._cache_gain = 0.0
+        self.seconds = self._cache_gain = 0.0
+        self.full_step_seconds: list[float] = []
         self._began: tuple[float, float] | None = None
         self._bytes_per_value = 0.0
 
@@ -162,20 +167,30 @@ class RunMeter:
         self._step = step
         if self._began is not None:
             began, gain = self._began
-            self._seconds += time.perf_counter() - began
-            self._cache_gain += self._gain() - gain
+            taken, gained = time.perf_counter() - began, self._gain() - gain
+            self.seconds += taken
+            self._cache_gain += gained
+            self.full_step_seconds.append((taken + gained) / self.step_ratio())
             self._began = None
         if not self._bytes_per_value and optimizer is not None:
             self._bytes_per_value = _bytes_per_value(optimizer)
+
+    def step_ratio(self, *, cached: bool = False) -> float:
+        """Return the predicted time of a step under the mask in force, relative to full fine-tuning.
+
+        Args:
+            cached: Whether the cache skips the frozen prefix.
+        """
+        return step_ratio(self._stack, self._mask, self.shape, cached=cached)
 
     def summary(self) -> RunSummary:
         """Return the summary of the steps so far."""
         spans = self._spans()
         steps = sum(held for _, held in spans)
         saved = None
-        if steps and self._seconds:
+        if steps and self.seconds:
             ratio = sum(step_ratio(self._stack, mask, self.shape) * held for mask, held in spans) / steps
-            saved = (self._seconds + self._cache_gain) / ratio - self._seconds
+            saved = (self.seconds + self._cache_gain) / ratio - self.seconds
         frozen = [self._frozen_values(mask) for mask, held in spans if held] or [self._frozen_values(self._mask)]
         return RunSummary(
             policy=str(self._policy),
@@ -183,7 +198,7 @@ class RunMeter:
             steps=self._step,
             total_steps=self._total_steps,
             frozen_fraction=self._stack.frozen_fraction(self._mask),
-            train_seconds=self._seconds,
+            train_seconds=self.seconds,
             seconds_saved=saved,
             bytes_saved=round(frozen[-1] * self._bytes_per_value),
             peak_bytes_saved=round(min(frozen) * self._bytes_per_value),
@@ -265,28 +280,14 @@ def _cache_line(stats: CacheStats) -> str:
     lookups = stats.hits + stats.misses
     if not lookups:
         return f"Cache: not used ({stats.disabled_reason or 'no frozen prefix'})."
-    size = _size(stats.memory_bytes) + (f" and {_size(stats.disk_bytes)} on disk" if stats.disk_bytes else "")
+    size = format_size(stats.memory_bytes)
+    if stats.disk_bytes:
+        size += f" and {format_size(stats.disk_bytes)} on disk"
     text = (
-        f"Cache: {stats.hit_rate:.0%} of {lookups:,} lookups hit; {size}; {_duration(stats.seconds_saved)} of forward "
-        f"passes saved, {_duration(stats.seconds_spent)} spent."
+        f"Cache: {stats.hit_rate:.0%} of {lookups:,} lookups hit; {size}; {format_duration(stats.seconds_saved)} of "
+        f"forward passes saved, {format_duration(stats.seconds_spent)} spent."
     )
     return text if stats.disabled_reason is None else f"{text} Disabled at the end: {stats.disabled_reason}."
-
-
-def _duration(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _cell(text: str) -> str:

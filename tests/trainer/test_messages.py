@@ -4,12 +4,26 @@ import logging
 import sys
 
 import pytest
+import torch
 from training import BLOCKS, make_trainer, tiny_bert
 from transformers import Trainer
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Nothing, TopDown, ValidationDriven, find_blocks
+from adaptivefreeze import (
+    BottomUp,
+    FreezeCallback,
+    FreezeMask,
+    Nothing,
+    TopDown,
+    ValidationDriven,
+    find_blocks,
+    parse_policy,
+)
 from adaptivefreeze.model.cost import StepShape, step_ratio
+from adaptivefreeze.trainer.forecast import forecast
+from adaptivefreeze.trainer.policy_runner import TrainingPlan
+from adaptivefreeze.trainer.run import FreezingRun
+from adaptivefreeze.trainer.summary import RunMeter
 
 GROWING = {"eval_strategy": "epoch", "num_train_epochs": 4}
 
@@ -89,6 +103,40 @@ def test_the_console_is_silent_on_request_and_in_other_processes(tmp_path, capsy
     assert [e["freeze/mask"] for e in trainer.state.log_history if "freeze/decision" in e] == [
         str(change.mask) for change in list(callback.timeline)[1:]
     ]
+
+
+@pytest.mark.parametrize(("epochs", "lines"), [(20, 1), (12, 0)])
+def test_a_run_of_80_steps_is_forecast(tmp_path, capsys, monkeypatch, epochs, lines):
+    unconfigured(monkeypatch)
+    callback = FreezeCallback("bottom-up:2", cache=True)
+    make_trainer(tiny_bert(), tmp_path, [callback], num_train_epochs=epochs).train()
+    found = [line for line in said(capsys.readouterr().err) if "Forecast after 20 steps: " in line]
+    assert len(found) == lines
+    assert all(line.endswith("of it for cached rows.") for line in found)
+
+
+@pytest.mark.parametrize("began", [0, 60])
+@pytest.mark.parametrize("cached", [False, True])
+def test_the_forecast_adds_up_the_steps_that_fill_the_cache_and_those_that_read_it(
+    tmp_path, monkeypatch, began, cached
+):
+    """A full step takes 2 s; 100 steps in epochs of 30."""
+    model = tiny_bert()
+    run = FreezingRun(parse_policy("bottom-up:2"), model, find_blocks(model), TrainingPlan(100 + began, 30), step=began)
+    shape = StepShape(examples=4)
+    meter = RunMeter(run.policy, run.stack, run.timeline, total_steps=100 + began, shape=shape, step=began)
+    frozen, skipped = (step_ratio(run.stack, run.mask, shape, cached=on) for on in (False, True))
+    monkeypatch.setattr(FreezingRun, "cached", cached)
+    monkeypatch.setattr(FreezingRun, "row_bytes", 2000)
+    for step in range(1, 21):
+        assert forecast(run, meter, torch.device("cpu"), began + step) is None
+        meter.full_step_seconds.append(2.0)
+        meter.seconds += 2 * frozen
+    found = forecast(run, meter, torch.device("cpu"), began + 20)
+    assert found.full_seconds == pytest.approx(200)
+    assert found.seconds == pytest.approx(60 * frozen + 140 * skipped if cached else 200 * frozen)
+    assert found.cache_bytes == (3000 if cached else 0)
+    run.close(restore=True)
 
 
 def test_nothing_is_shown_twice_if_logging_is_configured(tmp_path, capsys, monkeypatch):
