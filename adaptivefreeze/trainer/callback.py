@@ -28,8 +28,8 @@ from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_shard
 from .gradient_guard import GradientGuard
 from .hooks import (
     Patches,
+    check_evaluations,
     checkpoint_folder,
-    evaluates_in_time,
     keep_host_copies,
     on_failure,
     on_raw_gradients,
@@ -38,7 +38,6 @@ from .hooks import (
     running_trainer,
     skip_training,
     training_plan,
-    unreported_metric,
 )
 from .precision import warn_slow_precision
 from .run import FreezingRun
@@ -343,22 +342,7 @@ class FreezeCallback(TrainerCallback):
             refuse_ddp(trainer, model, moves=runner is not None)
         if runner is None:
             return
-        if runner.decision_points.evaluations and args.eval_strategy == "no":
-            raise RequestError(
-                f"{self.policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
-            )
-        metric = (self.policy.watched_metric or "loss").removeprefix("eval_")
-        if trainer is not None and unreported_metric(trainer, metric):
-            raise RequestError(
-                f"{self.policy} decides by {metric}, but the Trainer has no compute_metrics, so that evaluations "
-                "report the loss alone: pass compute_metrics to the Trainer, or choose metric='loss'."
-            )
-        if runner.decision_points.evaluations and not evaluates_in_time(args, state, run.plan):
-            logger.warning(
-                "%s decides after evaluations, but none comes before the last of %d steps (eval_steps=%s, "
-                "eval_delay=%s): the mask will not change.",
-                *(self.policy, state.max_steps, args.eval_steps, args.eval_delay),
-            )
+        check_evaluations(runner, run.plan, trainer, args, state)
         if trainer is not None and runner.collector.needs_gradients:
             on_raw_gradients(self._patches, trainer, model, lambda: runner.gradients_ready(trainer.state.global_step))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
 import sys
@@ -21,7 +22,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 from ..cache.transfer import collate_on_host
 from ..errors import RequestError
 from ..model.sharding import full
-from .policy_runner import TrainingPlan
+from .policy_runner import PolicyRunner, TrainingPlan
+
+logger = logging.getLogger(__name__)
 
 _LOSS_ALONE = ("loss", "runtime", "samples_per_second", "steps_per_second")  # of an evaluation without own metrics
 
@@ -79,14 +82,48 @@ def steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -
         return max(1, state.max_steps)
 
 
-def evaluates_in_time(args: TrainingArguments, state: TrainerState, plan: TrainingPlan) -> bool:
+def check_evaluations(
+    runner: PolicyRunner, plan: TrainingPlan, trainer: Trainer | None, args: TrainingArguments, state: TrainerState
+) -> None:
+    """Check that the evaluations of the Trainer report what an adaptive policy decides by.
+
+    Args:
+        runner: Runs the policy.
+        plan: The training run.
+        trainer: The Trainer, if it is known.
+        args: Its arguments.
+        state: Its state.
+
+    Raises:
+        RequestError: If the policy decides after evaluations and there are none, or they do not report its metric.
+    """
+    policy, after_evaluations = runner.policy, runner.decision_points.evaluations
+    if after_evaluations and args.eval_strategy == IntervalStrategy.NO:
+        raise RequestError(
+            f"{policy} decides after evaluations, and there are none: set eval_strategy to 'epoch' or 'steps'."
+        )
+    metric = (policy.watched_metric or "loss").removeprefix("eval_")
+    if trainer is not None and _unreported(trainer, metric):
+        raise RequestError(
+            f"{policy} decides by {metric}, but the Trainer has no compute_metrics, so that evaluations report the "
+            "loss alone: pass compute_metrics to the Trainer, or choose metric='loss'."
+        )
+    if after_evaluations and not _evaluates_in_time(args, state, plan):
+        logger.warning(
+            "%s decides after evaluations, but none comes before the last of %d steps (eval_steps=%s, eval_delay=%s): "
+            "the mask will not change.",
+            *(policy, state.max_steps, args.eval_steps, args.eval_delay),
+        )
+
+
+def _evaluates_in_time(args: TrainingArguments, state: TrainerState, plan: TrainingPlan) -> bool:
     """Return whether the Trainer evaluates before the last step of the run, given that it evaluates at all."""
     interval = plan.steps_per_epoch if args.eval_strategy == IntervalStrategy.EPOCH else state.eval_steps
     delay = args.eval_delay * plan.steps_per_epoch if args.eval_strategy == IntervalStrategy.EPOCH else args.eval_delay
     return interval * max(1, math.ceil(delay / interval)) < state.max_steps
 
 
-def unreported_metric(trainer: Trainer, metric: str) -> bool:
+def _unreported(trainer: Trainer, metric: str) -> bool:
     """Return whether no evaluation will report `metric`, because the Trainer has no metrics but the loss."""
     kind = type(trainer)
     own = (kind.evaluate, kind.evaluation_loop) != (Trainer.evaluate, Trainer.evaluation_loop)
