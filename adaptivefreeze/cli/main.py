@@ -81,6 +81,10 @@ def compare(
     output: Output = None,
     figures: Figures = False,
     force: Annotated[bool, typer.Option("--force", help="Repeat runs that are stored already.")] = False,
+    short_full: Annotated[
+        bool,
+        typer.Option("--short-full", help="Also run full fine-tuning with shorter schedules."),
+    ] = False,
     config: Config = None,
 ) -> None:
     """Compare scenarios on one task: a table and an HTML page. Without options: the embedded demo."""
@@ -101,6 +105,7 @@ def compare(
             settings=request.settings,
             output=request.folder,
             force=force,
+            short_full=short_full,
             progress=progress,
         )
     summaries = load_runs([comparison.folder])

@@ -15,6 +15,7 @@ from ..model.timeline import Change, Timeline
 from ..policies import Policy, is_full_fine_tuning
 from ..policies.arguments import suggestion
 from ..trainer.callback import FreezeCallback
+from .controls import short_controls
 from .equal_time import full_fine_tuning_first, run_for_equal_time
 from .folder import StudyFolder
 from .interrupt import check_interrupt, reliable_interrupts
@@ -81,6 +82,7 @@ def compare(
     settings: StudySettings | None = None,
     output: str | Path,
     force: bool = False,
+    short_full: bool = False,
     progress: ProgressListener | None = None,
 ) -> Comparison:
     """Run every scenario from every seed, and store each run in `output`.
@@ -95,6 +97,8 @@ def compare(
         settings: How each run is trained.
         output: The folder of the study.
         force: Repeat runs that are stored already.
+        short_full: Afterwards, run full fine-tuning with a shorter schedule for each share of its time, in tenths, that
+            a scenario took.
         progress: Receives the progress.
 
     Returns:
@@ -118,33 +122,49 @@ def compare(
     stack, model = starting_model(task)
     policies = expand(scenarios, stack.depth)
     check_policies(policies, stack, settings, task.kind)
+    same_time = settings.match == "time"
+    if same_time and short_full:
+        raise RequestError("--short-full needs --match steps: with --match time every scenario takes the same time.")
     folder = StudyFolder(output)
     folder.claim(task_record(task), model, settings)
 
-    reference = None
-    if settings.match == "time":
+    if same_time or short_full:
         policies = full_fine_tuning_first(policies, stack)
-        reference = str(policies[0])
-    wanted = [(policy, seed) for seed, policy in product(seeds, policies)]
-    todo = [(p, s) for p, s in wanted if force or not _finished(folder.find(str(p), s))]
-    folder.plan((str(policy), seed) for policy, seed in wanted)
+    reference = str(policies[0]) if same_time else None
+    wanted: list[tuple[Policy, int]] = []
+
+    def plan(policies: Sequence[Policy]) -> list[tuple[Policy, int]]:
+        """Plan these scenarios from every seed, and return the runs that are to do."""
+        added = [(policy, seed) for seed, policy in product(seeds, policies) if (policy, seed) not in wanted]
+        wanted.extend(added)
+        folder.plan((str(policy), seed) for policy, seed in added)
+        return [(p, s) for p, s in added if force or not _finished(folder.find(str(p), s))]
+
+    todo = plan(policies)
     progress.study_begins(task, len(wanted), len(wanted) - len(todo))
     try:
         with reliable_interrupts():
             _run_all(task, todo, settings, stack, model, folder, progress, reference)
+            if short_full:
+                controls = plan(short_controls(_results(folder)))
+                _run_all(task, controls, settings, stack, model, folder, progress, reference, first=len(todo))
+                todo += controls
     except (KeyboardInterrupt, OSError) as error:
         finished = sum(_finished(folder.find(str(p), s)) for p, s in wanted)
         kept = f"{finished} of {len(wanted)} runs are kept in {folder.path}; run the same command again to continue."
         if isinstance(error, OSError):
             raise StudyFailed(f"{error.strerror or error} ({error.filename or folder.path}): {kept}") from error
         raise Interrupted(f"Interrupted: {kept}") from error
-    stored = folder.runs()
     return Comparison(
         folder=folder.path,
-        results=tuple(run for run in stored if isinstance(run, RunResult)),
-        failures=tuple(run for run in stored if isinstance(run, FailedRun)),
+        results=_results(folder),
+        failures=tuple(run for run in folder.runs() if isinstance(run, FailedRun)),
         ran=len(todo),
     )
+
+
+def _results(folder: StudyFolder) -> tuple[RunResult, ...]:
+    return tuple(run for run in folder.runs() if isinstance(run, RunResult))
 
 
 def _finished(run: RunResult | FailedRun | None) -> bool:
@@ -184,8 +204,12 @@ def _run_all(
     folder: StudyFolder,
     progress: ProgressListener,
     reference: str | None,
+    first: int = 0,
 ) -> None:
-    """Run and store what is to do; with a `reference`, each run takes the time of that scenario's run."""
+    """Run and store what is to do, after `first` other runs.
+
+    With a `reference`, each run takes the time of that scenario's run.
+    """
     if not todo:
         return
     progress.warming_up()
@@ -200,7 +224,7 @@ def _run_all(
         remaining.stepped(done, total)
         progress.stepped(done, total, remaining.seconds())
 
-    for order, (policy, seed) in enumerate(todo):
+    for order, (policy, seed) in enumerate(todo, first):
         check_interrupt()
         progress.run_begins(str(policy), seed)
         train = partial(

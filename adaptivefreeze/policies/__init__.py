@@ -12,6 +12,7 @@ from .random_blocks import LayerOut, Lisa
 from .random_prefix import RandomPrefix
 from .registry import discover, load_plugins, parse_policy, register_policy, registered_policies
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
+from .short_full import ShortFull
 from .side import SideTuning
 from .smartfrz import SmartFRZ
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
@@ -47,6 +48,7 @@ __all__ = [
     "Policy",
     "RandomPrefix",
     "Schedule",
+    "ShortFull",
     "SideTuning",
     "Signals",
     "SmartFRZ",

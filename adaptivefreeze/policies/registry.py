@@ -27,7 +27,7 @@ MOST_WRAPPERS = 20
 _ORDER = (
     "nothing", "bottom-up", "top-down", "interleaved", "head-only", "modules", "autofreeze", "validation",
     "random-prefix", "linear", "geometric", "gradual-unfreezing", "layerout", "lisa", "freezeout", "grades", "autorgn",
-    "egeria", "smartfrz", "budget", "side",
+    "egeria", "smartfrz", "budget", "short-full", "side",
 )  # fmt: skip
 """The order in which policies are listed; policies that are not named here follow in the order of registration."""
 

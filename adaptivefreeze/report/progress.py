@@ -73,7 +73,7 @@ class ProgressBar(ProgressListener):
 
     def run_begins(self, scenario: str, seed: int) -> None:
         self._number += 1
-        description = f"run {self._number} of {self._total}: {scenario}, seed {seed}"
+        description = f"{_number(self._number, self._total)} {scenario}, seed {seed}"
         self._bar.update(self._task, description=description, completed=0)
         if not self._console.is_terminal:
             self._print(f"{_number(self._number, self._total)} {scenario}, seed {seed}, begins.{self._left}")
@@ -120,7 +120,7 @@ class ProgressBar(ProgressListener):
 
 
 def _number(number: int, total: int) -> str:
-    """`[2/8]`; `[2]` where a quick search adds runs, or one of several processes does not know the total."""
+    """`[2/8]`; `[2]` where runs are added later, or one of several processes does not know the total."""
     return f"[{number}/{total}]" if number <= total else f"[{number}]"
 
 

@@ -177,3 +177,37 @@ def test_the_metric_of_a_policy_is_checked_before_training(task, settings, tmp_p
     with pytest.raises(RequestError, match=r"f1 is not reported; this task has macro_f1, .*\. Did you mean macro_f1\?"):
         compare(task, scenarios=[spec], settings=settings, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+class Timed:
+    """`run_scenario` with the training time of each scenario given, as a share of 100 s."""
+
+    def __init__(self, shares):
+        self.shares, self.original = shares, run_module.run_scenario
+
+    def __call__(self, task, policy, *args, **kwargs):
+        run = self.original(task, policy, *args, **kwargs)
+        return replace(run, train_seconds=100.0 * self.shares.get(str(policy), 1.0))
+
+
+def test_each_time_that_scenarios_save_is_given_to_full_fine_tuning_with_a_shorter_schedule(
+    task, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_module, "run_scenario", Timed({"bottom-up:1": 0.68, "bottom-up:2": 0.52, "head-only": 0.5}))
+    request = {"scenarios": ["bottom-up:1", "bottom-up:2", "head-only"], "settings": settings, "output": tmp_path}
+    with pytest.raises(Interrupted, match="5 of 6 runs are kept"):
+        compare(task, **request, short_full=True, progress=Recorder(interrupt_at=6))
+    progress = Recorder()
+    done = compare(task, **request, short_full=True, progress=progress)
+    assert progress.began == [("short-full:0.5", 0)]
+    steps = {run.scenario: run.steps for run in done.results}
+    assert steps.keys() == {"nothing", "bottom-up:1", "bottom-up:2", "head-only", "short-full:0.7", "short-full:0.5"}
+    assert steps["short-full:0.5"] == round(0.5 * steps["nothing"])
+    assert steps["short-full:0.7"] == round(0.7 * steps["nothing"])
+    assert StudyFolder(tmp_path).missing(done.results) == []
+
+
+def test_a_shorter_schedule_is_no_control_of_runs_of_equal_time(task, settings, tmp_path):
+    with pytest.raises(RequestError, match="--short-full needs --match steps"):
+        compare(task, settings=replace(settings, match="time"), output=tmp_path / "s", short_full=True)
+    assert not (tmp_path / "s").exists()

@@ -24,7 +24,7 @@ from adaptivefreeze import (
     TopDown,
     ValidationDriven,
 )
-from adaptivefreeze.policies import After, Ceiling, Floor, Patience
+from adaptivefreeze.policies import After, Ceiling, Floor, Patience, ShortFull
 
 SETTINGS: dict[type[Policy], list[Policy]] = {
     Nothing: [Nothing()],
@@ -64,6 +64,7 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
         Budget(0.3, shorten=False),
         Budget(0.8, decisions=7),
     ],
+    ShortFull: [ShortFull(0.5), ShortFull(1), ShortFull(0.01)],
     SideTuning: [SideTuning(32), SideTuning(64, layers=1, every=1, dropout=0.0)],
 }
 

@@ -83,6 +83,19 @@ def test_a_schedule_that_depends_on_a_metric_is_not_advanced(tmp_path):
     assert len(set(found)) == 1
 
 
+@pytest.mark.parametrize(("ratio", "steps"), [(0.5, 12), (0.3, 7), (0.97, 23), (1.0, 24), (0.001, 2)])
+def test_short_full_ends_the_schedule_at_its_share_of_the_steps(tmp_path, ratio, steps):
+    every, whole = rates(tmp_path / "whole", "nothing")
+    found, trainer = rates(tmp_path / "short", f"short-full:{ratio}")
+    assert (len(every), len(found), trainer.state.global_step) == (24, steps, steps)
+    # Within one of its steps, since the first one passes at the usual pace.
+    even = [every[0] * (1 - step / steps) for step in range(steps)]
+    assert found == pytest.approx(even, abs=every[0] / steps)
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+    if ratio == 1:
+        assert not moved(weights(whole.model), weights(trainer.model))
+
+
 class Killed(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 12:
