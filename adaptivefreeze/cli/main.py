@@ -299,13 +299,14 @@ def report(
     output: Annotated[Path | None, typer.Option(help="Folder for the report; DIR itself if only one is given.")] = None,
     figures: Figures = False,
     published: Annotated[
-        Path | None, typer.Option(help="CSV file with published scores: columns scenario and macro_f1.")
+        Path | None, typer.Option(help="CSV file with published figures: columns scenario and macro_f1.")
     ] = None,
     plugins: Plugins = None,
 ) -> None:
     """Write tables and pages from stored runs and searches, without training; several studies side by side."""
     load_plugins(plugins)
-    from ..report.publish import publish_folders, read_published
+    from ..report.publish import publish_folders
+    from ..report.published import read_published
     from ..report.terminal import show_report
 
     scores = read_published(published) if published else None

@@ -16,7 +16,7 @@ from .settings import StudySettings
 WRITTEN = (
     "runs",
     "study.json",
-    *("table.md", "table.csv", "table.tex", "report.html", "figures"),
+    *("table.md", "table.csv", "table.tex", "classes.csv", "report.html", "figures"),
     *("search.json", "search.md", "search.csv", "search.tex", "search.html"),
     *("study.db", "models", "rows"),
 )

@@ -9,6 +9,7 @@ from ..comparison.result import RunResult
 from ..model.mask import FreezeMask
 from .chart import Chart, Mark, Range, Series
 from .checks import TOLERANCE
+from .published import Published
 from .row import Row, Spread
 from .sampling import evenly
 from .summary import SearchDetails, Summary, seconds_to_quality
@@ -18,12 +19,12 @@ CURVE_POINTS = 200
 """Points of one learning curve; longer ones are thinned out."""
 
 
-def charts(summary: Summary, published: Mapping[str, float] | None = None) -> tuple[Chart, ...]:
+def charts(summary: Summary, published: Mapping[str, Published] | None = None) -> tuple[Chart, ...]:
     """Return the charts that `summary` has data for.
 
     Args:
         summary: The study.
-        published: Scores to compare with, scenario to macro F1 from 0 to 1.
+        published: Figures of a publication by scenario, to show beside those of the runs.
     """
     if summary.search is not None:
         return (search_scores(summary, summary.search),)
@@ -84,7 +85,7 @@ def trade_off(
     )
 
 
-def by_depth(summary: Summary, published: Mapping[str, float]) -> Chart:
+def by_depth(summary: Summary, published: Mapping[str, Published]) -> Chart:
     """Quality against the number of frozen blocks, from both ends."""
     depths: dict[str, float] = {}
     for run in summary.results:
@@ -103,8 +104,8 @@ def by_depth(summary: Summary, published: Mapping[str, float]) -> Chart:
         )
         series.append(Series(side, tuple(drawn), "both"))
         known = [
-            Mark(depths[name], 100 * f1, f"{name}, published: {100 * f1:.1f}")
-            for name, f1 in published.items()
+            Mark(depths[name], 100 * found.macro_f1, f"{name}, published: {100 * found.macro_f1:.1f}")
+            for name, found in published.items()
             if name in depths and name.startswith(side)
         ]
         if known:

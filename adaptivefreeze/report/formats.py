@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from .row import Row
+from .classes import class_table
+from .published import Beside, Published, beside
+from .row import Row, Spread
 from .summary import Summary
-from .table import caption, columns
+from .table import MISSING, caption, columns
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -23,8 +25,8 @@ _LATEX = {
 }
 
 
-def markdown(summaries: Sequence[Summary]) -> str:
-    """Return the answer, the table and its caption of each study as GitHub Markdown."""
+def markdown(summaries: Sequence[Summary], published: Mapping[str, Published] | None = None) -> str:
+    """Return the answer, the table, its caption and the scores per class of each study as GitHub Markdown."""
     parts = []
     for summary in summaries:
         shown = columns(summary)
@@ -36,10 +38,73 @@ def markdown(summaries: Sequence[Summary]) -> str:
         parts.append("| " + " | ".join(["---", *("---:" for _ in shown[1:])]) + " |")
         for row in summary.rows:
             first, *cells = (column.cell(row) for column in shown)
-            name = " ".join(first.split()).replace("|", "\\|")  # a pattern may hold a pipe
-            parts.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
-        parts += ["", caption(summary), ""]
+            parts.append("| " + " | ".join([f"`{_name(first)}`", *cells]) + " |")
+        parts += ["", caption(summary), "", *_beside(summary, published or {}), *_classes(summary)]
     return "\n".join(parts)
+
+
+def _beside(summary: Summary, published: Mapping[str, Published]) -> list[str]:
+    """Lines of the table of published figures beside those of the runs, without any if they share no scenario."""
+    pairs = beside(summary, published)
+    if not pairs:
+        return []
+
+    def cells(pair: Beside) -> list[str]:
+        row, other = pair.row, pair.published
+        gain = row.speedup.mean if row.speedup else None
+        scores = []
+        for name in ("accuracy", "macro_f1", "weighted_f1"):
+            own: Spread | None = getattr(row, name)
+            scores += [own and own.mean, getattr(other, name)]
+        return [
+            *(MISSING if ratio is None else f"{ratio:.2f}" for ratio in (gain, pair.speedup)),
+            *(MISSING if score is None else f"{100 * score:.1f}" for score in scores),
+        ]
+
+    heads = [f"{name}{kind}" for name in ("×", "accuracy", "macro F1", "weighted F1") for kind in ("", ", published")]
+    lines = ["| scenario | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    lines += [f"| `{_name(pair.scenario)}` | {' | '.join(cells(pair))} |" for pair in pairs]
+    note = "Published figures beside those of these runs. ×: speedup over full fine-tuning. Scores in points."
+    return [*lines, "", note, ""]
+
+
+def _classes(summary: Summary) -> list[str]:
+    """Lines of the table of classes, without any if no run was scored on the test split."""
+    table = class_table(summary)
+    if not table.rows:
+        return []
+    lines = [
+        "| class | test examples | " + " | ".join(f"`{_name(scenario)}`" for scenario in table.scenarios) + " |",
+        "| --- | ---: |" + " ---: |" * len(table.scenarios),
+    ]
+    for row in table.rows:
+        scores = ("–" if score is None else f"{100 * score:.1f}" for score in row.scores)
+        lines.append(f"| {_name(row.label)} | {row.support:,.0f} | " + " | ".join(scores) + " |")
+    finding = f" {table.finding}" if table.finding else ""
+    return [*lines, "", f"F1 per class on the test split in points, mean over seeds; rare classes first.{finding}", ""]
+
+
+def _name(text: str) -> str:
+    """A name as the cell of a Markdown table; a pattern may contain a pipe."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def classes_csv(summaries: Sequence[Summary]) -> str:
+    """Return F1 per class as CSV: a line for each class and scenario, rare classes first.
+
+    With several studies, the first column names the study.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    several = len(summaries) > 1
+    writer.writerow([*(("study",) if several else ()), "class", "support", "scenario", "f1"])
+    for summary in summaries:
+        table = class_table(summary)
+        for row in table.rows:
+            for scenario, score in zip(table.scenarios, row.scores, strict=True):
+                cells = [row.label, f"{row.support:g}", scenario, score]
+                writer.writerow([*((summary.name,) if several else ()), *cells])
+    return text.getvalue()
 
 
 def as_csv(summaries: Sequence[Summary]) -> str:

@@ -11,17 +11,18 @@ from typing import Any
 from .classes import class_table
 from .figures import charts
 from .freeze_map import MAX_REASONS, freeze_maps
+from .published import Published
 from .side_by_side import comparable, traits
 from .summary import Summary
 from .table import caption, columns, format_bytes
 
 
-def render(summaries: Sequence[Summary], published: Mapping[str, float] | None = None) -> str:
+def render(summaries: Sequence[Summary], published: Mapping[str, Published] | None = None) -> str:
     """Return the page as HTML.
 
     Args:
         summaries: The studies, one section each. All their text is escaped.
-        published: Scores to draw beside those of the depths, scenario to macro F1 from 0 to 1.
+        published: Figures of a publication by scenario, to show beside those of the runs.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup

@@ -9,10 +9,11 @@ from pathlib import Path
 from ..comparison.result import write_text
 from ..errors import RequestError
 from .figures import charts
-from .formats import as_csv, latex, markdown
+from .formats import as_csv, classes_csv, latex, markdown
 from .freeze_map import freeze_maps
 from .load import load_runs, load_search
 from .page import render
+from .published import Published
 from .summary import Summary
 
 
@@ -21,27 +22,29 @@ def publish(
     folder: str | Path,
     *,
     figures: bool = False,
-    published: Mapping[str, float] | None = None,
+    published: Mapping[str, Published] | None = None,
 ) -> tuple[Path, ...]:
     """Write the report into `folder` and return the paths written, the page first.
 
-    Comparisons are written to `report.html`, `table.md`, `table.csv` and `table.tex`; searches to `search.html`,
-    `search.md`, `search.csv` and `search.tex`.
+    Comparisons are written to `report.html`, `table.md`, `table.csv`, `table.tex` and `classes.csv`; searches to
+    `search.html`, `search.md`, `search.csv` and `search.tex`.
 
     Args:
         summaries: The studies: all comparisons, or all searches.
         folder: Where to write.
         figures: Also write each figure as SVG and PNG into `figures/`.
-        published: Scores to draw beside those of the depths, scenario to macro F1 from 0 to 1.
+        published: Figures of a publication by scenario, to show beside those of the runs.
     """
     folder = Path(folder)
     table, page = ("table", "report") if summaries[0].search is None else ("search", "search")
     texts = {
         f"{page}.html": render(summaries, published),
-        f"{table}.md": markdown(summaries),
+        f"{table}.md": markdown(summaries, published),
         f"{table}.csv": as_csv(summaries),
         f"{table}.tex": latex(summaries),
     }
+    if table == "table" and any(run.metrics for summary in summaries for run in summary.results):
+        texts["classes.csv"] = classes_csv(summaries)
     for name, text in texts.items():
         write_text(folder / name, text)
     drawn = write_figures(summaries, folder / "figures", published) if figures else ()
@@ -49,7 +52,7 @@ def publish(
 
 
 def write_figures(
-    summaries: Sequence[Summary], folder: Path, published: Mapping[str, float] | None = None
+    summaries: Sequence[Summary], folder: Path, published: Mapping[str, Published] | None = None
 ) -> tuple[Path, ...]:
     """Write every figure as SVG and PNG, and return the paths. With several studies, names begin with the study."""
     from .drawing import draw_chart, draw_map, png, svg
@@ -74,7 +77,7 @@ def publish_folders(
     output: Path | None,
     *,
     figures: bool = False,
-    published: Mapping[str, float] | None = None,
+    published: Mapping[str, Published] | None = None,
 ) -> list[tuple[tuple[Summary, ...], tuple[Path, ...]]]:
     """Write the reports of stored folders again and return each with the paths written.
 
@@ -110,21 +113,3 @@ def choose_folder(folders: Sequence[Path], output: Path | None) -> Path:
     if target.exists() and not target.is_dir():
         raise RequestError(f"{target} is a file, not a folder: give another --output.")
     return target
-
-
-def read_published(path: Path) -> dict[str, float]:
-    """Return published scores, scenario to macro F1 from 0 to 1, from a CSV file with these two columns.
-
-    Scores above 1 are taken as points.
-
-    Raises:
-        RequestError: If the file cannot be read or lacks the columns.
-    """
-    import csv
-
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            found = {row["scenario"]: float(row["macro_f1"]) for row in csv.DictReader(file)}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise RequestError(f"{path} is no CSV file with the columns scenario and macro_f1 ({error}).") from error
-    return {name: score / 100 if score > 1 else score for name, score in found.items()}

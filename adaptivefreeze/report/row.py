@@ -56,7 +56,10 @@ class Row:
         scores: Validation scores of a search, one per seed or fold.
         validation_score: Validation score: mean of `scores` in a search, final macro F1 in a comparison.
         loss: Macro F1 on the test split minus that of full fine-tuning, over the seeds that both have.
-        validation_loss: The same at the last evaluation on the validation split.
+        entity_loss: The same with entity F1 on the test split.
+        validation_loss: Macro F1 at the last evaluation on the validation split, likewise.
+        control: The shorter full fine-tuning that took most nearly the row's time, if one did.
+        control_loss: Macro F1 on the test split minus that of `control`, over the seeds that both have.
         interval_low: Lower end of the 95 % confidence interval of the mean.
         interval_high: Upper end of the 95 % confidence interval of the mean.
         probability_best: Probability that no other candidate has a better mean.
@@ -69,6 +72,8 @@ class Row:
         seconds_to_quality: Training time until validation macro F1 first came within `TOLERANCE` of the final score
             of full fine-tuning with the same seed. Mean over the seeds in `reached`.
         speedup_to_quality: `seconds_to_quality` of full fine-tuning divided by that of the row, seed by seed.
+        entity_reached: Seeds that reached full fine-tuning's final validation entity F1.
+        speedup_to_entity_quality: The same ratio for entity F1.
     """
 
     scenario: str
@@ -87,7 +92,10 @@ class Row:
     probability_best: float | None = None
     test_score: Spread | None = None
     loss: Interval | None = None
+    entity_loss: Interval | None = None
     validation_loss: Interval | None = None
+    control: str | None = None
+    control_loss: Interval | None = None
     gain: Interval | None = None
     trainable_parameters: Spread | None = None
     epochs: Spread | None = None
@@ -100,6 +108,8 @@ class Row:
     entity_f1: Spread | None = None
     seconds_to_quality: Spread | None = None
     speedup_to_quality: Spread | None = None
+    entity_reached: tuple[int, ...] = ()
+    speedup_to_entity_quality: Spread | None = None
     peak_memory_bytes: Spread | None = None
     energy_joules: Spread | None = None
 

@@ -8,10 +8,14 @@ from statistics import fmean
 
 from ..comparison.result import FailedRun, RunResult
 from ..comparison.statistics import Interval, ratio_interval, t_interval
+from ..policies import ShortFull
 from . import checks
 from .answer import answer
 from .checks import TOLERANCE
 from .row import Row, Spread, scenario_key
+
+SAME_TIME = 0.15
+"""Difference in training time, as a share of a scenario's, up to which a shorter full fine-tuning is its control."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def summarize_runs(runs: Iterable[RunResult | FailedRun], unfinished: Sequence[s
         by_scenario.setdefault(run.scenario, []).append(run)
     reference = _Reference.of([run for run in results if run.full_fine_tuning])
     rows = tuple(_row(name, found, reference) for name, found in by_scenario.items())
+    rows = _with_controls(rows, results)
     timing = checks.timing(rows, results)
     if timing.withheld:
         rows = tuple(replace(row, speedup=None, gain=None, speedup_to_quality=None) for row in rows)
@@ -111,38 +116,70 @@ def summarize_runs(runs: Iterable[RunResult | FailedRun], unfinished: Sequence[s
 
 @dataclass(frozen=True)
 class _Reference:
-    """Full fine-tuning: mean training time and steps; by seed, its time, scores, and the time to reach the quality."""
+    """Full fine-tuning: mean training time and steps; by seed, its time and test scores, and what it reached."""
 
     train_seconds: float | None
     steps: float | None
     seconds: Mapping[int, float]
     test: Mapping[int, float]
-    validation: Mapping[int, float]
-    seconds_to_quality: Mapping[int, float]
+    entity_test: Mapping[int, float]
+    quality: _Quality
+    entity_quality: _Quality
 
     @classmethod
     def of(cls, runs: Sequence[RunResult]) -> _Reference:
-        validation = _mean_by_seed((run.seed, run.validation[-1].macro_f1) for run in runs if run.validation)
-        reached = ((run.seed, seconds) for run in runs if (seconds := _seconds_to(validation, run)) is not None)
         return cls(
             fmean(run.train_seconds for run in runs) if runs else None,
             fmean(run.steps for run in runs) if runs else None,
             _mean_by_seed((run.seed, run.train_seconds) for run in runs),
-            _mean_by_seed((run.seed, run.metrics.macro_f1) for run in runs if run.metrics),
-            validation,
-            _mean_by_seed(reached),
+            _mean_by_seed(_test_scores(runs, "macro_f1").items()),
+            _mean_by_seed(_test_scores(runs, "entity_f1").items()),
+            _Quality.of("macro_f1", runs),
+            _Quality.of("entity_f1", runs),
         )
+
+
+@dataclass(frozen=True)
+class _Quality:
+    """The final validation score of full fine-tuning by one metric, by seed, and the seconds until it was reached."""
+
+    metric: str
+    finals: Mapping[int, float]
+    seconds: Mapping[int, float]
+
+    @classmethod
+    def of(cls, metric: str, runs: Sequence[RunResult]) -> _Quality:
+        """Return what these runs of full fine-tuning reached."""
+        last = ((run.seed, getattr(run.validation[-1], metric)) for run in runs if run.validation)
+        finals = _mean_by_seed((seed, score) for seed, score in last if score is not None)
+        reached = ((run.seed, at) for run in runs if (at := cls(metric, finals, {}).seconds_to(run)) is not None)
+        return cls(metric, finals, _mean_by_seed(reached))
+
+    def seconds_to(self, run: RunResult) -> float | None:
+        """Training time until the score first came within `TOLERANCE` of the final one of the run's seed."""
+        final = self.finals.get(run.seed)
+        if final is None:
+            return None
+        scores = ((point.seconds, getattr(point, self.metric)) for point in run.validation)
+        return next((seconds for seconds, score in scores if score is not None and score >= final - TOLERANCE), None)
+
+    def reached(self, runs: Sequence[RunResult]) -> dict[int, float]:
+        """Return the seconds until each of `runs` reached it, by seed, without those that did not."""
+        return {run.seed: seconds for run in runs if (seconds := self.seconds_to(run)) is not None}
+
+    def speedup(self, reached: Mapping[int, float]) -> Spread | None:
+        """Return the speedup of runs that reached it after these seconds, seed by seed."""
+        return Spread.of(self.seconds[seed] / seconds for seed, seconds in reached.items() if seconds > 0)
 
 
 def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _Reference) -> Row:
     runs = [run for run in all_runs if isinstance(run, RunResult)]
     failed = tuple(run.seed for run in all_runs if isinstance(run, FailedRun))
-    seconds = {run.seed: found for run in runs if (found := _seconds_to(reference.validation, run)) is not None}
+    seconds, entity_seconds = reference.quality.reached(runs), reference.entity_quality.reached(runs)
     # The cost model predicts the time of one step; a run with more steps than full fine-tuning gains less in total.
     steps = reference.steps if reference.steps is not None else fmean([run.steps for run in runs] or [0])
     full = reference.train_seconds
     ratios = [] if full is None else [reference.seconds.get(run.seed, full) / run.train_seconds for run in runs]
-    test = {run.seed: run.metrics.macro_f1 for run in runs if run.metrics}
     validation = {run.seed: run.validation[-1].macro_f1 for run in runs if run.validation}
     return Row(
         scenario=scenario,
@@ -153,8 +190,9 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
         reached=tuple(seconds),
         scores=tuple(validation.values()),
         validation_score=Spread.of(validation.values()),
-        loss=_paired(test, reference.test),
-        validation_loss=_paired(validation, reference.validation),
+        loss=_paired(_test_scores(runs, "macro_f1"), reference.test),
+        entity_loss=_paired(_test_scores(runs, "entity_f1"), reference.entity_test),
+        validation_loss=_paired(validation, reference.quality.finals),
         gain=ratio_interval(ratios) if ratios else None,
         trainable_parameters=Spread.of(run.trainable_parameters for run in runs),
         epochs=Spread.of(run.epochs for run in runs),
@@ -166,7 +204,9 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
         weighted_f1=Spread.of(getattr(run.metrics, "weighted_f1", None) for run in runs),
         entity_f1=Spread.of(getattr(run.metrics, "entity_f1", None) for run in runs),
         seconds_to_quality=Spread.of(seconds.values()),
-        speedup_to_quality=Spread.of(reference.seconds_to_quality[seed] / at for seed, at in seconds.items() if at > 0),
+        speedup_to_quality=reference.quality.speedup(seconds),
+        entity_reached=tuple(entity_seconds),
+        speedup_to_entity_quality=reference.entity_quality.speedup(entity_seconds),
         peak_memory_bytes=Spread.of(run.peak_memory_bytes for run in runs),
         energy_joules=Spread.of(run.energy_joules for run in runs),
     )
@@ -178,19 +218,40 @@ def _paired(scores: Mapping[int, float], full: Mapping[int, float]) -> Interval 
     return t_interval(differences) if differences else None
 
 
+def _test_scores(runs: Iterable[RunResult], metric: str) -> dict[int, float]:
+    """Scores on the test split by seed, without the runs that have none by this metric."""
+    scores = {run.seed: getattr(run.metrics, metric, None) for run in runs}
+    return {seed: score for seed, score in scores.items() if score is not None}
+
+
+def _with_controls(rows: Sequence[Row], results: Sequence[RunResult]) -> tuple[Row, ...]:
+    """Compare each row with the shorter full fine-tuning that took most nearly its time, within `SAME_TIME` of it."""
+    controls = {row.scenario: row.train_seconds.mean for row in rows if _is_control(row) and row.train_seconds}
+    scores: dict[str, dict[int, float]] = {}
+    for run in results:
+        scores.setdefault(run.scenario, {}).update(_test_scores([run], "macro_f1"))
+    found = []
+    for row in rows:
+        nearest, took = None, row.train_seconds.mean if row.train_seconds else 0.0
+        if controls and took and not _is_control(row) and not row.highlighted:
+            nearest = min(controls, key=lambda name: abs(controls[name] - took))
+        if nearest is None or abs(controls[nearest] / took - 1) > SAME_TIME:
+            found.append(row)
+        else:
+            loss = _paired(scores[row.scenario], scores[nearest])
+            found.append(replace(row, control=nearest, control_loss=loss))
+    return tuple(found)
+
+
+def _is_control(row: Row) -> bool:
+    return row.scenario.partition(":")[0] == ShortFull.name
+
+
 def seconds_to_quality(summary: Summary) -> dict[tuple[str, int], float]:
     """Return, per scenario and seed, the training time until the quality of full fine-tuning was reached."""
-    finals = _Reference.of([run for run in summary.results if run.full_fine_tuning]).validation
-    found = {(run.scenario, run.seed): _seconds_to(finals, run) for run in summary.results}
+    quality = _Quality.of("macro_f1", [run for run in summary.results if run.full_fine_tuning])
+    found = {(run.scenario, run.seed): quality.seconds_to(run) for run in summary.results}
     return {key: seconds for key, seconds in found.items() if seconds is not None}
-
-
-def _seconds_to(finals: Mapping[int, float], run: RunResult) -> float | None:
-    """Training time until validation macro F1 first came within `TOLERANCE` of the final one of the run's seed."""
-    final = finals.get(run.seed)
-    if final is None:
-        return None
-    return next((point.seconds for point in run.validation if point.macro_f1 >= final - TOLERANCE), None)
 
 
 def _mean_by_seed(pairs: Iterable[tuple[int, float]]) -> dict[int, float]:

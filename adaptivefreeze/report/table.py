@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from ..comparison.statistics import Interval
 from .checks import TOLERANCE, resolution
 from .row import Row, Spread
-from .summary import Summary
+from .summary import SAME_TIME, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 MISSING = "–"
 
 _DROPPED_FIRST = (
-    *("weighted F1", "accuracy", "s to quality", "trainable"),
-    *("energy", "peak memory", "entity F1", "× to quality"),
+    *("weighted F1", "accuracy", "s to quality", "trainable", "Δ entity F1", "× to entity F1"),
+    *("energy", "peak memory", "Δ macro F1", "entity F1", "× to quality", "Δ to short full"),
 )
 """Columns that a narrow terminal leaves out, in this order."""
 
@@ -58,6 +59,7 @@ def columns(summary: Summary) -> tuple[Column, ...]:
         )
     untested = any(run.metrics is None for run in summary.results)
     has_entities = any(run.metrics and run.metrics.entity_f1 is not None for run in summary.results)
+    has_controls = any(row.control for row in summary.rows)
     return (
         _SCENARIO,
         _spread("trainable", "trainable_parameters", _count),
@@ -68,31 +70,59 @@ def columns(summary: Summary) -> tuple[Column, ...]:
         *((_spread("validation macro F1", "validation_score", _score),) if untested else ()),
         _spread("accuracy", "accuracy", _score),
         _spread("macro F1", "macro_f1", _score),
+        _difference("Δ macro F1", "loss", "macro_f1_difference"),
+        *((_CONTROL,) if has_controls else ()),
         _spread("weighted F1", "weighted_f1", _score),
         *((_spread("entity F1", "entity_f1", _score),) if has_entities else ()),
-        _spread("s to quality", "seconds_to_quality", _seconds, over_reached=True),
+        *((_difference("Δ entity F1", "entity_loss", "entity_f1_difference"),) if has_entities else ()),
+        _spread("s to quality", "seconds_to_quality", _seconds, reached="reached"),
         _spread("× to quality", "speedup_to_quality", _ratio),
+        *((_TO_ENTITY_QUALITY,) if has_entities else ()),
         memory,
         *((_spread("energy", "energy_joules", _joules),) if any(row.energy_joules for row in summary.rows) else ()),
     )
 
 
-def _spread(title: str, key: str, write: Callable[[float], str], *, over_reached: bool = False) -> Column:
-    """Column of the `Spread` field `key`. `over_reached`: the cell says if some seeds are not part of the mean."""
+def _spread(title: str, key: str, write: Callable[[float], str], *, reached: str | None = None) -> Column:
+    """Column of the `Spread` field `key`. With `reached`, a field, the cell says if it lacks some of the seeds."""
 
     def cell(row: Row) -> str:
         spread: Spread | None = getattr(row, key)
         if spread is None:
             return MISSING
         text = write(spread.mean) + (f" ± {write(spread.sd)}" if spread.sd else "")
-        if over_reached and len(row.reached) < len(row.seeds):
-            text += f" ({len(row.reached)} of {len(row.seeds)})"
+        if reached is not None and len(getattr(row, reached)) < len(row.seeds):
+            text += f" ({len(getattr(row, reached))} of {len(row.seeds)})"
         return text
 
     def value(part: str) -> Callable[[Row], object]:
         return lambda row: getattr(getattr(row, key), part, None)
 
     return Column(title, cell, {key: value("mean"), f"{key}_sd": value("sd")})
+
+
+def _difference(title: str, key: str, name: str) -> Column:
+    """Column of the `Interval` field `key`: a difference in points; empty for full fine-tuning itself."""
+
+    def part(part: str) -> Callable[[Row], object]:
+        return lambda row: None if row.highlighted else getattr(getattr(row, key), part, None)
+
+    def cell(row: Row) -> str:
+        return MISSING if row.highlighted else _points(getattr(row, key))
+
+    return Column(title, cell, {name: part("mean"), f"{name}_low": part("low"), f"{name}_high": part("high")})
+
+
+def _points(interval: Interval | None) -> str:
+    """`−0.53 ± 0.41`: a difference in points with half of its interval."""
+    if interval is None:
+        return MISSING
+    half = "" if interval.high is None else f" ± {100 * (interval.high - interval.mean):.2f}"
+    return f"{round(100 * interval.mean, 2) + 0.0:+.2f}{half}".replace("-", "−")
+
+
+def _control(row: Row) -> str:
+    return MISSING if row.control is None else f"{_points(row.control_loss)} ({row.control.partition(':')[2]})"
 
 
 def _candidate(title: str, replicates: tuple[str, ...]) -> Column:
@@ -120,6 +150,21 @@ _SCENARIO = Column(
         "failed_seeds": lambda row: " ".join(map(str, row.failed)),
         "quality_seeds": lambda row: " ".join(map(str, row.reached)),
     },
+)
+
+_CONTROL = Column(
+    "Δ to short full",
+    _control,
+    {
+        "short_full": attrgetter("control"),
+        "short_full_difference": lambda row: getattr(row.control_loss, "mean", None),
+        "short_full_difference_low": lambda row: getattr(row.control_loss, "low", None),
+        "short_full_difference_high": lambda row: getattr(row.control_loss, "high", None),
+    },
+)
+
+_TO_ENTITY_QUALITY = _spread(
+    "× to entity F1", "speedup_to_entity_quality", lambda value: f"{value:.2f}", reached="entity_reached"
 )
 
 _CERTAINTY = (
@@ -180,14 +225,21 @@ def caption(summary: Summary) -> str:
     over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     error = resolution(summary.results, "test")
     resolved = f" Standard error due to the size of the split: {100 * error:.1f} points of macro F1." if error else ""
+    control = (
+        f"Δ to short full: difference to full fine-tuning with a shorter schedule that took the same time within "
+        f"{100 * SAME_TIME:.0f} %, and its share of the steps. "
+    )
+    control = control if any(row.control for row in summary.rows) else ""
+    half = " ± half of its 95 % t interval" if len(seeds) > 1 else ""
     epochs = "Epochs: as many as fit into the training time of full fine-tuning. " if _same_time(summary) else ""
+    entities = "; × to entity F1: the same by entity F1" if any(row.entity_loss for row in summary.rows) else ""
     return (
         f"Scores on the test split, {over}.{resolved} Train s: time in training steps. ×: speedup over full "
-        f"fine-tuning, seed by seed. Predicted ×: the same by the cost model. {epochs}s to quality: training time "
-        f"until validation macro F1 first came within {TOLERANCE * 100:.1f} points of the final score of full "
-        "fine-tuning with the same seed; (2 of 3): mean over the seeds that reached it. × to quality: that time for "
-        "full fine-tuning divided by "
-        "that of the row."
+        "fine-tuning, seed by seed. Predicted ×: the same by the cost model. Δ: difference to full fine-tuning in "
+        f"points, seed by seed{half}. {control}{epochs}s to quality: training time until validation macro F1 first "
+        f"came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same seed; (2 of "
+        "3): mean over the seeds that reached it. × to quality: that time for full fine-tuning divided by that of the "
+        f"row{entities}."
     )
 
 

@@ -8,15 +8,17 @@ import pytest
 from results import CHANGING, MODEL, UNFROZEN, folder_of, made, searched
 
 from adaptivefreeze import RequestError
+from adaptivefreeze.report.formats import markdown
 from adaptivefreeze.report.load import load_runs, summarize_search
-from adaptivefreeze.report.publish import choose_folder, publish, publish_folders, read_published
+from adaptivefreeze.report.publish import choose_folder, publish, publish_folders
+from adaptivefreeze.report.published import Published, beside, read_published
 from adaptivefreeze.report.summary import summarize_runs
 
 
 def test_publish_writes_every_file_and_nothing_else(tmp_path):
     folder_of(tmp_path, made("nothing"), made())
     written = publish(load_runs([tmp_path]), tmp_path)
-    assert [path.name for path in written] == ["report.html", "table.md", "table.csv", "table.tex"]
+    assert [path.name for path in written] == ["report.html", "table.md", "table.csv", "table.tex", "classes.csv"]
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written} | {"study.json", "runs"}
 
 
@@ -52,10 +54,35 @@ def test_figures_are_written_on_request(tmp_path):
 def test_published_scores_are_drawn_beside_those_of_the_depths(tmp_path):
     (tmp_path / "paper.csv").write_text("scenario,macro_f1\nbottom-up:2,88.5\n")
     published = read_published(tmp_path / "paper.csv")
-    assert published == {"bottom-up:2": pytest.approx(0.885)}
+    assert published == {"bottom-up:2": Published(pytest.approx(0.885))}
     folder_of(tmp_path / "study", made("nothing", timeline=UNFROZEN), made("bottom-up:2"))
     ((_, written),) = publish_folders([tmp_path / "study"], None, published=published)
     assert "bottom-up, published" in written[0].read_text()
+
+
+def test_published_figures_stand_beside_those_of_the_runs(tmp_path):
+    (tmp_path / "paper.csv").write_text(
+        "scenario,macro_f1,accuracy,train_seconds\nbottom-up:0,90,97,200\nbottom-up:2,88,96.5,100\n"
+        "bottom-up:4,50,91,50\ntop-down:0,90,,180\n"
+    )
+    published = read_published(tmp_path / "paper.csv")
+    summary = summarize_runs([made("nothing", seconds=30.0, timeline=UNFROZEN), made("bottom-up:2", macro_f1=0.8)])
+    pairs = beside(summary, published)
+    assert [(pair.scenario, pair.row.scenario, pair.speedup) for pair in pairs] == [
+        ("bottom-up:0", "nothing", 1.0), ("bottom-up:2", "bottom-up:2", 2.0), ("top-down:0", "nothing", 1.0),
+    ]  # fmt: skip
+    text = markdown([summary], published)
+    assert "| `bottom-up:2` | 3.00 | 2.00 | 97.0 | 96.5 | 80.0 | 88.0 | 96.0 | – |" in text
+    assert "bottom-up:4" not in text
+
+
+def test_f1_per_class_has_a_file(tmp_path):
+    publish([summarize_runs([made("nothing", 0), made("nothing", 1), made()])], tmp_path)
+    rows = list(csv.DictReader((tmp_path / "classes.csv").open()))
+    assert [(row["class"], row["support"], row["scenario"]) for row in rows] == [
+        ("LOC", "7", "nothing"), ("LOC", "7", "bottom-up:2"),
+    ]  # fmt: skip
+    assert float(rows[0]["f1"]) == pytest.approx(0.85)
 
 
 @pytest.mark.parametrize("text", ["scenario,f1\na,3\n", "scenario,macro_f1\na,high\n", "scenario,macro_f1\na\n"])

@@ -5,6 +5,7 @@ from statistics import stdev
 import pytest
 from results import failed, made
 
+from adaptivefreeze.comparison.result import ValidationPoint
 from adaptivefreeze.report.formats import markdown
 from adaptivefreeze.report.row import Spread, scenario_key
 from adaptivefreeze.report.summary import summarize_runs
@@ -80,6 +81,23 @@ def test_a_seed_that_never_reaches_the_quality_is_counted_and_not_averaged():
     assert "| 2.0 (1 of 2) | 2.00 |" in markdown([summary])
     assert row(summary, "nothing").reached == (0, 1)
     assert row(summary, "nothing").speedup_to_quality == Spread(1.0, 0.0)
+
+
+def test_time_to_quality_by_entity_f1_is_counted_apart():
+    def curve(*points):
+        return tuple(ValidationPoint(i, float(i), 0.9, at, entity_f1=score) for i, (at, score) in enumerate(points, 1))
+
+    runs = [
+        made("nothing", 0, validation=curve((4.0, 0.7), (8.0, 0.8))),
+        made("nothing", 1, validation=curve((8.0, 0.8))),
+        made("bottom-up:2", 0, validation=curve((2.0, 0.7), (5.0, 0.799))),
+        made("bottom-up:2", 1, validation=curve((2.0, 0.7))),
+    ]
+    found = row(summarize_runs(runs), "bottom-up:2")
+    assert found.reached == (0, 1)
+    assert found.entity_reached == (0,)
+    assert found.speedup_to_entity_quality == Spread(8 / 5)
+    assert "1.60 (1 of 2)" in markdown([summarize_runs(runs)])
 
 
 def test_a_failed_run_has_a_row_with_its_seed():

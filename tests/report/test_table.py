@@ -8,6 +8,7 @@ import pytest
 from results import failed, made, searched
 from rich.console import Console
 
+from adaptivefreeze.comparison.result import Metrics
 from adaptivefreeze.report.formats import as_csv, latex, markdown
 from adaptivefreeze.report.load import summarize_search
 from adaptivefreeze.report.summary import summarize_runs
@@ -23,7 +24,8 @@ RUNS = [
 
 
 def test_markdown_has_a_row_a_scenario_and_as_many_cells_as_heads():
-    lines = [line for line in markdown([summarize_runs(RUNS)]).splitlines() if line.startswith("|")]
+    table = markdown([summarize_runs(RUNS)]).partition("| class |")[0]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1
     assert "| `bottom-up:2` | 400.0k | 11.0 ± 1.4 | 1.92 ± 0.12 | 2.00 |" in lines[3]
@@ -53,6 +55,45 @@ def test_latex_has_rules_of_booktabs_and_escapes_text():
     assert len({line.replace(r"\&", "").count("&") for line in rows}) == 1
 
 
+def test_differences_are_paired_by_seed_with_their_interval():
+    # +1, −3 and −1 points in three seeds: mean −1, sd 2, t(0.975, 2) = 4.303.
+    full = [made("nothing", seed, macro_f1=score) for seed, score in enumerate((0.80, 0.90, 0.85))]
+    less = [made("bottom-up:2", seed, macro_f1=score) for seed, score in enumerate((0.81, 0.87, 0.84))]
+    summary = summarize_runs([*full, *less, made("head-only", 1, macro_f1=0.5), made("head-only", 7)])
+    lines = markdown([summary]).splitlines()
+    cells = {line.split(" | ")[0].strip("| `"): line.split(" | ") for line in lines if line.startswith("| `")}
+    place = next(line for line in lines if line.startswith("| scenario")).split(" | ").index("Δ macro F1")
+    assert cells["nothing"][place] == "–"
+    assert cells["bottom-up:2"][place] == "−1.00 ± 4.97"
+    assert cells["head-only"][place] == "−40.00", "seed 7 has no full fine-tuning"
+    row = next(row for row in csv.DictReader(io.StringIO(as_csv([summary]))) if row["scenario"] == "bottom-up:2")
+    assert float(row["macro_f1_difference"]) == pytest.approx(-0.01)
+    assert float(row["macro_f1_difference_low"]) == pytest.approx(-0.01 - 0.0496828, abs=1e-6)
+
+
+def test_a_shorter_full_fine_tuning_of_the_same_time_is_the_control():
+    runs = [made("nothing", 0, seconds=20.0, macro_f1=0.90), made("bottom-up:2", 0, seconds=10.0, macro_f1=0.85)]
+    short = [
+        made("short-full:0.5", 0, seconds=11.0, macro_f1=0.87),
+        made("short-full:0.3", 0, seconds=6.0, macro_f1=0.83),
+    ]
+    assert "short full" not in markdown([summarize_runs(runs)])
+    text = markdown([summarize_runs([*runs, *short, made("head-only", 0, seconds=8.0, macro_f1=0.5)])])
+    assert "−2.00 (0.5)" in text
+    assert text.count("−2.00 (") == 1
+    assert "(0.3)" not in text, "no scenario took that time"
+
+
+def test_classes_are_listed_with_their_support_rare_ones_first():
+    def scored(scenario, common, rare):
+        per_class = {"PER": {"f1": common, "support": 900}, "ADAGE": {"f1": rare, "support": 3}}
+        return replace(made(scenario), metrics=Metrics(0.9, 0.8, 0.9, 0.8, per_class))
+
+    text = markdown([summarize_runs([scored("nothing", 0.95, 0.4), scored("bottom-up:2", 0.94, 0.1)])])
+    lines = text.partition("| class |")[2].splitlines()
+    assert lines[2:4] == ["| ADAGE | 3 | 40.0 | 10.0 |", "| PER | 900 | 95.0 | 94.0 |"]
+
+
 def test_entity_f1_is_a_column_only_where_there_are_entities():
     texts = [replace(run, metrics=replace(run.metrics, entity_f1=None)) for run in RUNS[:2]]
     assert "entity F1" in [column.title for column in columns(summarize_runs(RUNS))]
@@ -71,7 +112,7 @@ def printed(width):
 
 
 def test_a_wide_terminal_shows_all_columns():
-    text = printed(150)
+    text = printed(190)
     for part in ("bottom-up:2", "0.8600 ± 0.0141", "300 MiB", "400.0k", "accuracy", "weighted"):
         assert part in text
     assert "\x1b" not in text
