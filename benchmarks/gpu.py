@@ -356,14 +356,15 @@ def real_data(options: argparse.Namespace) -> list[str]:
     from adaptivefreeze.comparison.settings import StudySettings
     from adaptivefreeze.data import load_task
 
-    task = load_task(options.dataset, model=options.model, limit=options.limit, max_length=128)
+    sizes = {"limit": options.limit, "eval_limit": options.eval_limit}
+    task = load_task(options.dataset, model=options.model, max_length=128, **sizes)
     _, record = starting_model(task)
     settings = StudySettings(epochs=options.epochs, batch_size=32, learning_rate=2e-4, device=options.device)
     half = record.blocks // 2
     warm_up(task, settings)
     lines = [
-        f"{record.name} on {Path(options.dataset).name}, {task.train_examples} examples, {options.epochs} epochs, "
-        "batches of 32, one seed. Seconds are those of training steps.",
+        f"{Path(record.name).name} on {Path(options.dataset).name}, {task.train_examples} examples, "
+        f"{options.epochs} epochs, batches of 32, one seed. Seconds are those of training steps.",
         "",
         "| run | train s | of full | peak memory, MiB | joules | test macro F1 | test entity F1 |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -395,6 +396,7 @@ def main() -> None:
     parser.add_argument("--model", help="a pretrained model, with --dataset")
     parser.add_argument("--dataset", help="a data set such as a folder of CoNLL columns, with --model")
     parser.add_argument("--limit", type=int, default=3000, help="training examples of --dataset")
+    parser.add_argument("--eval-limit", type=int, help="validation and test examples of --dataset; default: all")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
