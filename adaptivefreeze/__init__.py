@@ -10,6 +10,7 @@ from .model.discovery import find_blocks
 from .model.freezer import Freezer
 from .model.lora import lora_above
 from .model.mask import FreezeMask
+from .model.slices import Slice
 from .model.timeline import Timeline
 from .policies import (
     AdaptivePolicy,
@@ -20,6 +21,8 @@ from .policies import (
     Decision,
     DecisionPoints,
     Egeria,
+    EmbeddingRows,
+    FewDimensions,
     FreezeOut,
     GeometricSchedule,
     GradES,
@@ -33,11 +36,13 @@ from .policies import (
     Nothing,
     Policy,
     RandomPrefix,
+    Semifreddo,
     SideTuning,
     Signals,
     SmartFRZ,
     TopDown,
     ValidationDriven,
+    WeightFreezing,
     parse_policy,
     register_policy,
 )
@@ -61,6 +66,8 @@ __all__ = [
     "DecisionPoints",
     "DepthSearch",
     "Egeria",
+    "EmbeddingRows",
+    "FewDimensions",
     "FreezeCallback",
     "FreezeMask",
     "FreezeOut",
@@ -79,13 +86,16 @@ __all__ = [
     "PrefixCache",
     "RandomPrefix",
     "RequestError",
+    "Semifreddo",
     "SideTuning",
     "Signals",
+    "Slice",
     "SmartFRZ",
     "Timeline",
     "TopDown",
     "Unit",
     "ValidationDriven",
+    "WeightFreezing",
     "add_side_network",
     "find_blocks",
     "freeze",

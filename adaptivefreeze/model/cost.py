@@ -13,6 +13,8 @@ from .timeline import Timeline
 OPTIMIZER_MOVES = 7 + 3
 # The dense gradient of an embedding table is cleared, and added to for the tokens in the batch.
 LOOKUP_MOVES = 1
+# A parameter that trains in part: its gradient is masked, it is copied before the step, and merged with it after it.
+PARTIAL_MOVES = 2 + 2 + 3
 # Arithmetic operations per byte of memory traffic, for fp32 on a few CPU cores. The value is higher for a GPU, where
 # cost ratios are closer to those of arithmetic alone.
 FLOPS_PER_BYTE = 10.0
@@ -84,8 +86,9 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
 
     The forward pass runs every unit, without a skipped prefix. Gradients of inputs are computed for every unit above
     the lowest trainable one, because they pass through frozen units. Gradients of weights and the optimizer concern
-    trainable parameters only. Dropout, normalization and activation functions are assumed to be proportional to the
-    matrix products.
+    trainable parameters only. A parameter that trains in part costs as much as one that trains whole, and the traffic
+    that keeps its frozen elements. Dropout, normalization and activation functions are assumed to be proportional to
+    the matrix products.
 
     Args:
         stack: The units of the model.
@@ -97,7 +100,7 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
         ValueError: If the mask is for a model of another depth.
     """
     shape = shape or StepShape()
-    frozen = stack.frozen(mask)
+    frozen, in_part = stack.frozen(mask), stack.slices(mask)
     skipped = stack.prefix(mask) if cached else 0
     lowest = _lowest_trainable(stack, frozen)
     forward = input_gradient = weight_gradient = moved = 0.0
@@ -113,6 +116,7 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
             input_gradient += 2 * attention + _inner_share(unit) * sum(_matmul_flops(p, shape) for p in unit.parameters)
         weight_gradient += sum(_matmul_flops(p, shape) for p in trained)
         moved += sum(p.size * (OPTIMIZER_MOVES + (LOOKUP_MOVES if p.use in ("lookup", "tied") else 0)) for p in trained)
+        moved += sum(p.size * PARTIAL_MOVES for p in trained if p.name in in_part)
     # An output layer that is tied to a skipped table still multiplies every token.
     for parameter in (p for u in stack.units[: max(skipped, 0)] for p in u.parameters if p.use == "tied"):
         forward += _matmul_flops(parameter, shape)
@@ -179,7 +183,7 @@ def filling_pays(
 
 def optimizer_bytes(stack: BlockStack, mask: FreezeMask, *, moments: int = 2, bytes_per_value: int = 4) -> int:
     """Return the size of the optimizer state under `mask`, in bytes. AdamW keeps two moments per element."""
-    return stack.trainable_parameters(mask) * moments * bytes_per_value
+    return stack.optimized_parameters(mask) * moments * bytes_per_value
 
 
 def _lowest_trainable(stack: BlockStack, frozen: frozenset[str]) -> int:

@@ -20,6 +20,7 @@ from .mask import FreezeMask
 from .optimizer_groups import OptimizerGroups
 from .optimizer_state import KeptOptimizerState
 from .order_check import OrderCheck
+from .partial import PartialFreeze
 from .sharding import reshard
 
 _FREEZERS: WeakKeyDictionary[nn.Module, Freezer] = WeakKeyDictionary()
@@ -29,7 +30,8 @@ class Freezer:
     """Freezes and thaws the units of one model, and restores the flags that the user had set.
 
     A frozen parameter gets no gradient, is left out of the optimizer's steps and keeps no optimizer state. A parameter
-    that the user froze before is never thawed.
+    that is frozen in part keeps the values of its frozen elements in each step of the optimizer. A parameter that the
+    user froze before is never thawed.
 
     Example:
         ```python
@@ -74,6 +76,7 @@ class Freezer:
         self._factors: dict[nn.Parameter, float] = {}
         self._groups: OptimizerGroups | None = None
         self._kept = KeptOptimizerState() if keep_optimizer_state else None
+        self._partial = PartialFreeze(self._parameters)
         self._eval_frozen = eval_frozen
         self._handles: list[Any] = [OrderCheck(model, self.stack)]
         self._handles.append(InputGradientStop(model, lambda: self._prefix > 0))
@@ -96,7 +99,8 @@ class Freezer:
         """Leave frozen parameters out of the steps of `optimizer`, and drop the state it holds for them.
 
         Raises:
-            RequestError: If it is the optimizer of another model.
+            RequestError: If it is the optimizer of another model, or the mask freezes parts of parameters and the
+                optimizer does not step on the parameters of the model.
         """
         groups = OptimizerGroups(optimizer)
         if groups.is_foreign(self._parameters.values()):
@@ -105,6 +109,11 @@ class Freezer:
                 f"this {type(groups.optimizer).__name__} trains no parameter of this {type(self.model).__name__}: "
                 "build it from the parameters of the model that is frozen."
             )
+        try:
+            self._partial.attach(groups.optimizer)
+        except RequestError:
+            groups.remove()
+            raise
         if self._groups is not None:
             self._groups.remove()
         self._groups = groups
@@ -116,10 +125,11 @@ class Freezer:
         """Freeze what `mask` names, and thaw the rest, from now on.
 
         Raises:
-            RequestError: If no parameter would be left to train. Nothing is changed then.
+            RequestError: If no parameter would be left to train, or a part of a parameter cannot be frozen under this
+                optimizer or while parameters are sharded. Nothing is changed then.
             ValueError: If the mask is for a model of another depth.
         """
-        frozen = self.stack.frozen(mask)
+        frozen, slices = self.stack.frozen(mask), self.stack.slices(mask)
         if not any(self._user_flags.values()):
             raise RequestError(
                 f"no parameter of this {type(self.model).__name__} requires a gradient, so nothing would train: set "
@@ -130,6 +140,7 @@ class Freezer:
                 f"the mask '{mask}' leaves nothing to train: freeze fewer blocks, or leave the head or another unit "
                 "trainable."
             )
+        self._partial.check(slices)
         changed = False
         for name, parameter in self._parameters.items():
             wanted = self._user_flags[name] and name not in frozen
@@ -142,6 +153,7 @@ class Freezer:
         self._drop_optimizer_state(frozen - self._frozen)
         self._put_optimizer_state_back(self._frozen - frozen)
         self._put_frozen_in_train()
+        self._partial.apply(slices)
         self.mask, self._frozen, self._prefix = mask, frozen, self.stack.prefix(mask)
         if self._groups is not None:
             self._groups.hide(self._parameters[name] for name in frozen)
@@ -204,7 +216,11 @@ class Freezer:
         self.release()
 
     def release(self) -> None:
-        """Detach from the model and the optimizer, and leave the flags as they are."""
+        """Detach from the model and the optimizer, and leave the flags as they are.
+
+        Parameters that were frozen in part train whole from now on.
+        """
+        self._partial.remove()
         if self._groups is not None:
             self._groups.remove()
             self._groups = None
@@ -228,6 +244,14 @@ class Freezer:
         """Restore what `optimizer_state` returned. Other names are ignored."""
         if self._kept is not None:
             self._kept.load(tensors)
+
+    def smallest_elements(self) -> dict[str, torch.Tensor]:
+        """Return for a checkpoint which elements were frozen because they were the smallest. Empty if none were."""
+        return self._partial.tensors()
+
+    def load_smallest_elements(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Restore what `smallest_elements` returned, before `apply`. Other names are ignored."""
+        self._partial.load(tensors)
 
     def without_optimizer_state(self) -> list[str]:
         """Return the names of the parameters for which the optimizer holds no state."""

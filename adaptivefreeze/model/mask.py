@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .slices import Slice
+
 EMBEDDINGS = "embeddings"
 HEAD = "head"
 
@@ -26,6 +28,7 @@ class FreezeMask:
         head: Whether the head is frozen.
         parts: Parts of units that are not frozen as a whole: pairs of a unit's name and a regular
             expression that is searched in the names of its parameters.
+        slices: Parts of parameters of units that are not frozen as a whole: rows, columns or single elements.
 
     Raises:
         ValueError: When a block lies outside the model.
@@ -43,6 +46,7 @@ class FreezeMask:
     blocks: frozenset[int] = frozenset()
     head: bool = False
     parts: frozenset[tuple[str, str]] = field(default=frozenset())
+    slices: frozenset[Slice] = field(default=frozenset())
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class FreezeMask:
         blocks: Iterable[int] = (),
         head: bool = False,
         parts: Iterable[tuple[str, str]] = (),
+        slices: Iterable[Slice] = (),
     ) -> None:
         frozen = frozenset(blocks)
         outside = sorted(i for i in frozen if not 0 <= i < depth)
@@ -65,6 +70,7 @@ class FreezeMask:
             ("blocks", frozen),
             ("head", bool(head)),
             ("parts", frozenset((unit, pattern) for unit, pattern in parts if unit not in whole)),
+            ("slices", frozenset(part for part in slices if part.unit not in whole)),
         ):
             object.__setattr__(self, name, value)
 
@@ -118,11 +124,13 @@ class FreezeMask:
             blocks=self.blocks | other.blocks,
             head=self.head or other.head,
             parts=self.parts | other.parts,
+            slices=self.slices | other.slices,
         )
 
     def __str__(self) -> str:
         frozen = [EMBEDDINGS] * self.embeddings + _ranges(self.blocks) + [HEAD] * self.head
         frozen += [f"{unit.removeprefix('block ')}.{pattern}" for unit, pattern in sorted(self.parts, key=_part_order)]
+        frozen += _described(self.slices)
         free = [] if self.embeddings else [EMBEDDINGS]
         free += _ranges(set(range(self.depth)) - self.blocks) + ([] if self.head else [HEAD])
         return f"{'+'.join(frozen) or '-'} | {' '.join(free) or '-'}"
@@ -135,6 +143,7 @@ class FreezeMask:
             "blocks": sorted(self.blocks),
             "head": self.head,
             "parts": sorted(list(part) for part in self.parts),
+            "slices": [part.to_json() for part in sorted(self.slices, key=repr)],
         }
 
     @classmethod
@@ -146,12 +155,34 @@ class FreezeMask:
             blocks=value["blocks"],
             head=value["head"],
             parts=((unit, pattern) for unit, pattern in value["parts"]),
+            slices=map(Slice.from_json, value.get("slices", ())),  # absent in files of earlier versions
         )
 
 
 def _part_order(part: tuple[str, str]) -> tuple[int, str]:
     unit, pattern = part
-    return (-1 if unit == EMBEDDINGS else 10**9 if unit == HEAD else int(unit.split()[1]), pattern)
+    return _position(unit), pattern
+
+
+def _position(unit: str) -> int:
+    return -1 if unit == EMBEDDINGS else 10**9 if unit == HEAD else int(unit.split()[1])
+
+
+def _described(slices: Iterable[Slice]) -> list[str]:
+    """`["0-11.query.weight[rows 0-63]"]`. Units are joined, and so are patterns; several are left out."""
+    units: dict[str, set[str]] = {}
+    patterns: dict[str, set[str]] = {}
+    for part in slices:
+        units.setdefault(part.what, set()).add(part.unit)
+        patterns.setdefault(part.what, set()).add(part.pattern)
+    texts = []
+    for what in sorted(units, key=lambda what: (min(map(_position, units[what])), what)):
+        blocks = {_position(unit) for unit in units[what] - {EMBEDDINGS, HEAD}}
+        where = "+".join([u for u in (EMBEDDINGS,) if u in units[what]] + _ranges(blocks))
+        where += ("+" if where and HEAD in units[what] else "") + (HEAD if HEAD in units[what] else "")
+        pattern = next(iter(patterns[what])).strip("^$").replace("\\", "") if len(patterns[what]) == 1 else ""
+        texts.append(f"{where}{'.' if pattern else ''}{pattern}[{what}]")
+    return texts
 
 
 def _ranges(indices: Iterable[int]) -> list[str]:

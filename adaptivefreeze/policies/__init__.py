@@ -14,6 +14,7 @@ from .registry import discover, load_plugins, parse_policy, register_policy, reg
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
 from .short_full import ShortFull
 from .side import SideTuning
+from .slices import EmbeddingRows, FewDimensions, Semifreddo, WeightFreezing
 from .smartfrz import SmartFRZ
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
 from .validation import ValidationDriven
@@ -31,6 +32,8 @@ __all__ = [
     "Decision",
     "DecisionPoints",
     "Egeria",
+    "EmbeddingRows",
+    "FewDimensions",
     "Floor",
     "FreezeOut",
     "GeometricSchedule",
@@ -49,6 +52,7 @@ __all__ = [
     "RandomPrefix",
     "Schedule",
     "ShortFull",
+    "Semifreddo",
     "SideTuning",
     "Signals",
     "SmartFRZ",
@@ -56,6 +60,7 @@ __all__ = [
     "TopDown",
     "Trial",
     "ValidationDriven",
+    "WeightFreezing",
     "is_full_fine_tuning",
     "load_plugins",
     "parse_policy",

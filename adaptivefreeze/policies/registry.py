@@ -25,7 +25,8 @@ MOST_WRAPPERS = 20
 """How many wrappers a spec may have."""
 
 _ORDER = (
-    "nothing", "bottom-up", "top-down", "interleaved", "head-only", "modules", "autofreeze", "validation",
+    "nothing", "bottom-up", "top-down", "interleaved", "head-only", "modules", "semifreddo", "dimensions",
+    "weight-freezing", "embedding-rows", "autofreeze", "validation",
     "random-prefix", "linear", "geometric", "gradual-unfreezing", "layerout", "lisa", "freezeout", "grades", "autorgn",
     "egeria", "smartfrz", "budget", "short-full", "side",
 )  # fmt: skip
@@ -183,8 +184,8 @@ def _arguments(cls: type[Policy], spec: str, text: str) -> dict[str, object]:
     fields = {field.name: field for field in arguments_of(cls)}
     first = next(iter(fields), "")
     arguments: dict[str, object] = {}
-    # A single text argument may hold commas and equal signs of its own, as regular expressions do.
-    single_text = len(fields) == 1 and _is_text(fields[first])
+    # A single required text may hold commas and equal signs of its own, as regular expressions do.
+    single_text = len(fields) == 1 and _is_text(fields[first]) and _is_required(fields[first])
     words = ([text] if single_text else text.split(",")) if text else []
     for position, word in enumerate(words):
         key, equals, value = word.partition("=")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..model.mask import FreezeMask, block_name
+from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
 from .arguments import check_depth, check_number, depth_of
 from .base import AdaptivePolicy, Policy, SideShape
 from .decision import Decision, DecisionPoints, Signals
@@ -137,12 +137,13 @@ class Ceiling(Wrapper):
 
     def _lowered(self, mask: FreezeMask) -> FreezeMask:
         k = depth_of(self.name, self.value, mask.depth)
-        above = {block_name(i) for i in range(k, mask.depth)}
+        above = {HEAD, *(block_name(i) for i in range(k, mask.depth))} | ({EMBEDDINGS} if k == 0 else set())
         return FreezeMask(
             mask.depth,
             embeddings=mask.embeddings and k > 0,
             blocks=(i for i in mask.blocks if i < k),
             parts=(part for part in mask.parts if part[0] not in above),
+            slices=(part for part in mask.slices if part.unit not in above),
         )
 
 

@@ -36,6 +36,7 @@ from .hooks import (
     refuse_second,
     resumed_checkpoint,
     running_trainer,
+    seen_tokens,
     skip_training,
     training_plan,
 )
@@ -322,6 +323,7 @@ class FreezeCallback(TrainerCallback):
             eval_frozen=self._eval_frozen,
             step=state.global_step,
             saved=load_run(resumed_checkpoint(), self.policy, depth=stack.depth) if state.global_step else None,
+            tokens=functools.partial(seen_tokens, train_dataloader),
         )
         self.stack, self.timeline = stack, run.timeline
         if run.ended and trainer is not None:

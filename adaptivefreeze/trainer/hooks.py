@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -72,6 +72,32 @@ def training_plan(trainer: Trainer | None, args: TrainingArguments, state: Train
         loss_scaled=trainer is not None and getattr(trainer.accelerator, "scaler", None) is not None,
         seed=args.seed,
     )
+
+
+def seen_tokens(loader: Any) -> set[int]:
+    """Return the tokens in the `input_ids` of the training data of a loader.
+
+    Raises:
+        RequestError: If the data is a stream, or has no `input_ids`.
+    """
+    examples = getattr(loader, "dataset", None)
+    if not hasattr(examples, "__getitem__") or not hasattr(examples, "__len__"):
+        raise RequestError(
+            "the tokens that occur in a stream are not known before training: list the rows of the embeddings that are "
+            "to train, as in embedding-rows:rows=0-999."
+        )
+    if isinstance(ids := getattr(examples, "features", None), Mapping) and "input_ids" in ids:
+        examples = examples.select_columns("input_ids")  # of the datasets library: the other columns are not decoded
+    found: set[int] = set()
+    for index in range(len(examples)):
+        example = examples[index]
+        if not isinstance(example, Mapping) or "input_ids" not in example:
+            raise RequestError(
+                "the training data has no input_ids, so the tokens in it are not known: list the rows of the "
+                "embeddings that are to train, as in embedding-rows:rows=0-999."
+            )
+        found.update(torch.as_tensor(example["input_ids"]).flatten().tolist())
+    return found
 
 
 def steps_per_epoch(args: TrainingArguments, state: TrainerState, loader: Any) -> float:

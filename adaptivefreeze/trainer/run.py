@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,7 @@ class FreezingRun:
         eval_frozen: Whether frozen units run in evaluation mode.
         step: Number of optimizer steps taken.
         saved: The state to resume from.
+        tokens: Returns the tokens that occur in the training data. Called only for a mask that depends on them.
 
     Raises:
         RequestError: If the policy does not fit the model, or its mask leaves nothing to train. The model is
@@ -58,7 +59,10 @@ class FreezingRun:
         eval_frozen: bool = False,
         step: int = 0,
         saved: SavedRun | None = None,
+        tokens: Callable[[], Iterable[int]] | None = None,
     ) -> None:
+        self._tokens = tokens
+        self._seen: frozenset[int] | None = None
         self.policy = policy
         self.stack = stack
         self.plan = plan
@@ -72,7 +76,7 @@ class FreezingRun:
         if policy.side is not None:
             check_side_network(model, optimizer)
         if saved is None:
-            mask = policy.initial_mask(stack)
+            mask = self._with_seen_tokens(policy.initial_mask(stack))
             self.timeline = Timeline()
             self.timeline.record(step, mask, policy.reason)
             self.learning_rates: dict[str, float] = dict(policy.initial_learning_rates(stack))
@@ -143,6 +147,7 @@ class FreezingRun:
         Raises:
             RequestError: If no parameter would be left to train.
         """
+        mask = self._with_seen_tokens(mask)
         self.freezer.apply(mask)
         self.timeline.record(step, mask, reason)
         self._move_cache(step)
@@ -211,7 +216,7 @@ class FreezingRun:
             settings=self.settings(),
             cache={} if self._session is None else self._session.state_dict(),
             without_state=self.freezer.without_optimizer_state(),
-            tensors={**measured, **self.freezer.optimizer_state()},
+            tensors={**measured, **self.freezer.optimizer_state(), **self.freezer.smallest_elements()},
         )
 
     def settings(self) -> dict[str, Any]:
@@ -236,6 +241,7 @@ class FreezingRun:
 
     def _start(self, mask: FreezeMask, step: int, saved: SavedRun | None) -> None:
         tensors = {} if saved is None else saved.tensors
+        self.freezer.load_smallest_elements(tensors)
         self.freezer.apply(mask)
         self.freezer.load_optimizer_state(tensors)
         if self.learning_rates:
@@ -280,6 +286,14 @@ class FreezingRun:
             self.move(decision.mask, decision.reason, step)
         elif decision.reason and decision.reason != self.timeline[-1].reason:
             self.timeline.record(step, decision.mask, decision.reason)
+
+    def _with_seen_tokens(self, mask: FreezeMask) -> FreezeMask:
+        """The mask with a list of rows in place of "the rows of tokens that do not occur"."""
+        if self._tokens is None or not any(part.choice == "unseen" for part in mask.slices):
+            return mask
+        if self._seen is None:
+            self._seen = frozenset(self._tokens())
+        return self.stack.with_seen_tokens(mask, self._seen)
 
     def _move_cache(self, step: int) -> None:
         if self._session is not None:

@@ -225,7 +225,7 @@ class RunMeter:
 
     def _frozen_values(self, mask: FreezeMask) -> int:
         everything = FreezeMask(self._stack.depth)
-        return self._stack.trainable_parameters(everything) - self._stack.trainable_parameters(mask)
+        return self._stack.optimized_parameters(everything) - self._stack.optimized_parameters(mask)
 
     def _hints(self, spans: list[tuple[FreezeMask, int]]) -> tuple[str, ...]:
         stack = self._stack

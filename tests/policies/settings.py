@@ -6,6 +6,8 @@ from adaptivefreeze import (
     BottomUp,
     Budget,
     Egeria,
+    EmbeddingRows,
+    FewDimensions,
     FreezeOut,
     GeometricSchedule,
     GradES,
@@ -19,10 +21,12 @@ from adaptivefreeze import (
     Nothing,
     Policy,
     RandomPrefix,
+    Semifreddo,
     SideTuning,
     SmartFRZ,
     TopDown,
     ValidationDriven,
+    WeightFreezing,
 )
 from adaptivefreeze.policies import After, Ceiling, Floor, Patience, ShortFull
 
@@ -38,6 +42,15 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
         Modules("embeddings"),
         Modules("a,b=c|bias"),
     ],
+    Semifreddo: [Semifreddo(0.5), Semifreddo(0.1), Semifreddo(1.0)],
+    FewDimensions: [FewDimensions(3), FewDimensions(1, seed=4), FewDimensions(16)],
+    WeightFreezing: [
+        WeightFreezing(),
+        WeightFreezing(0.3, choice="smallest", units="all"),
+        WeightFreezing(0.9, choice="first", units="blocks"),
+        WeightFreezing(0.2, units="all", seed=7),
+    ],
+    EmbeddingRows: [EmbeddingRows(), EmbeddingRows("0-9+12"), EmbeddingRows("63"), EmbeddingRows.of(range(64))],
     AutoFreeze: [AutoFreeze(), AutoFreeze(percentile=100), AutoFreeze(25.5, intervals=2)],
     ValidationDriven: [
         ValidationDriven(),
@@ -79,4 +92,7 @@ WRAPPED: list[Policy] = [
     Ceiling(Floor(Nothing(), 2), 2),
     Floor(After(TopDown(1), 0.25), 1),
     Ceiling(LinearSchedule(), 1),
+    Ceiling(Semifreddo(0.5), 1),
+    Floor(FewDimensions(2), 1),
+    After(EmbeddingRows(), 0.5),
 ]

@@ -1,0 +1,165 @@
+"""PartialFreeze: keeps parts of parameters as they are while an optimizer trains the rest of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from ..errors import RequestError
+from .slices import Slice
+
+_STORED = "smallest elements"  # the first part of a name in a checkpoint
+
+
+class PartialFreeze:
+    """Freezes slices of the parameters of a model.
+
+    The gradient of a frozen element is zero from the backward pass on, so that it takes no part in the norm that
+    gradients are clipped by. That is not enough: momentum and weight decay move elements without a gradient, and some
+    optimizers mix the elements of a matrix. So each frozen element gets its value of before the step back after it.
+
+    Args:
+        parameters: The parameters of the model by name.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._frozen: dict[str, torch.Tensor] = {}  # booleans that broadcast to the shape of the parameter
+        self._smallest: dict[str, torch.Tensor] = {}
+        self._before: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]] = []
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._gradient_hooks: list[Any] = []
+        self._step_hooks: list[Any] = []
+
+    def check(self, slices: Mapping[str, tuple[Slice, ...]]) -> None:
+        """Raise `RequestError` if these slices cannot be frozen here."""
+        if not slices:
+            return
+        if any(part.choice == "unseen" for own in slices.values() for part in own):
+            raise RequestError(
+                "which tokens do not occur in the training data is known to a FreezeCallback in a Trainer only: list "
+                "the rows of the embeddings that are to train."
+            )
+        if any(isinstance(self._parameters[name], DTensor) for name in slices):
+            raise RequestError(
+                "a part of a parameter cannot be frozen while FSDP shards it: train with DDP, or choose a policy that "
+                "freezes whole parameters."
+            )
+        if self._optimizer is not None:
+            self._check_optimizer(self._optimizer)
+
+    def apply(self, slices: Mapping[str, tuple[Slice, ...]]) -> None:
+        """Freeze these slices and no others, by the name of the parameter. `check` them first."""
+        self._remove(self._gradient_hooks)
+        self._frozen = {}
+        for name, own in slices.items():
+            parameter = self._parameters[name]
+            if not parameter.requires_grad:  # the user froze it
+                continue
+            frozen = torch.zeros((), dtype=torch.bool)
+            for part in own:
+                frozen = frozen | self._resolved(name, parameter, part)
+            self._frozen[name] = frozen
+            self._gradient_hooks.append(parameter.register_hook(functools.partial(self._without_frozen, name)))
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the frozen elements in every step of `optimizer`.
+
+        Raises:
+            RequestError: If something is frozen in part, and the optimizer does not step on the model's parameters.
+        """
+        if self._frozen:
+            self._check_optimizer(optimizer)
+        self._remove(self._step_hooks)
+        self._optimizer = optimizer
+        self._step_hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def remove(self) -> None:
+        """Remove all hooks. Nothing is frozen then."""
+        self._remove(self._gradient_hooks)
+        self._remove(self._step_hooks)
+        self._frozen = {}
+        self._before = []
+        self._optimizer = None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return for a checkpoint which elements were the smallest when freezing started."""
+        return {f"{_STORED}/{name}": value for name, value in self._smallest.items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Restore what `tensors` returned, before `apply`. Other names are ignored."""
+        found = {path.partition("/")[2]: value for path, value in tensors.items() if path.startswith(f"{_STORED}/")}
+        self._smallest |= found
+
+    def _check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        kind = type(optimizer).__name__
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if own and not own & {id(p) for p in self._parameters.values()}:
+            raise RequestError(
+                f"a part of a parameter cannot be frozen with {kind}, which trains copies of the parameters "
+                "(DeepSpeed, layer-wise optimizers): train without it, or with a policy that freezes whole parameters."
+            )
+        if callable(getattr(optimizer, "eval", None)):
+            raise RequestError(
+                f"a part of a parameter cannot be frozen with {kind}, which changes parameters between steps: choose "
+                "another optimizer, or a policy that freezes whole parameters."
+            )
+
+    def _resolved(self, name: str, parameter: nn.Parameter, part: Slice) -> torch.Tensor:
+        shape = tuple(parameter.shape)
+        if part.choice != "smallest":
+            return torch.from_numpy(part.frozen(name, shape))
+        key = f"{part.share}/{part.axis}/{name}"
+        if key not in self._smallest:  # chosen once: what is smallest changes in training
+            values = parameter.detach().abs().float()
+            others = [i for i in range(values.dim()) if i != part.axis]
+            sizes = values.flatten() if part.axis is None else values.sum(others) if others else values
+            chosen = torch.zeros(len(sizes), dtype=torch.bool)
+            chosen[sizes.argsort(stable=True)[: part.count(shape)].cpu()] = True
+            self._smallest[key] = torch.from_numpy(part.shaped(chosen.numpy(), shape))
+        return self._smallest[key]
+
+    def _without_frozen(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient of a parameter, zero where it is frozen."""
+        if self._optimizer is None:
+            raise RequestError(
+                f"a part of {name} is frozen, and weight decay or momentum would move it: pass the optimizer to "
+                "freeze(), or to attach_optimizer()."
+            )
+        frozen = self._mask(name)
+        if gradient.layout == torch.sparse_coo:  # of an embedding table, some rows
+            gradient = gradient.coalesce()
+            rows = frozen.expand(gradient.shape)[gradient.indices()[0]]
+            values = gradient.values().masked_fill(rows, 0)
+            return torch.sparse_coo_tensor(
+                gradient.indices(), values, gradient.shape, is_coalesced=True, check_invariants=False
+            )
+        return gradient.masked_fill(frozen, 0)
+
+    def _before_step(self, *_: Any) -> None:
+        self._before = [(p, p.detach().clone(), self._mask(n)) for n in self._frozen for p in (self._parameters[n],)]
+
+    def _after_step(self, *_: Any) -> None:
+        with torch.no_grad():
+            for parameter, before, frozen in self._before:
+                parameter.copy_(torch.where(frozen, before, parameter))
+        self._before = []
+
+    def _mask(self, name: str) -> torch.Tensor:
+        """What is frozen in a parameter, on the device where the parameter is now."""
+        self._frozen[name] = self._frozen[name].to(self._parameters[name].device)
+        return self._frozen[name]
+
+    @staticmethod
+    def _remove(hooks: list[Any]) -> None:
+        for hook in hooks:
+            hook.remove()
+        hooks.clear()
