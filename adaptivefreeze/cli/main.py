@@ -194,6 +194,9 @@ def search(
         typer.Option(help="Instead, sample N trials of depth, side, policy, learning rate."),
     ] = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="With --trials: optimize score and time together.")] = False,
+    space: Annotated[
+        str, typer.Option(help="With --trials: policies, or rates for a learning rate per block by evolution.")
+    ] = "policies",
     baselines: Annotated[
         list[str] | None,
         typer.Option(metavar="SPEC...", help="Scenarios to compare with (paper), or none."),

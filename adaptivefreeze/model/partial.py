@@ -65,7 +65,8 @@ class PartialFreeze:
             for part in own:
                 frozen = frozen | self._resolved(name, parameter, part)
             self._frozen[name] = frozen
-            self._gradient_hooks.append(parameter.register_hook(functools.partial(self._without_frozen, name)))
+            hooked: Any = parameter
+            self._gradient_hooks.append(hooked.register_hook(functools.partial(self._without_frozen, name)))
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the frozen elements in every step of `optimizer`.

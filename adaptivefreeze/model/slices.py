@@ -37,6 +37,7 @@ class Slice:
         ValueError: When an argument is out of range.
 
     Example:
+        >>> from adaptivefreeze import FreezeMask
         >>> mask = FreezeMask(12, slices=[Slice.rows("block 0", "query.weight", range(64))])
         >>> str(mask)
         '0.query.weight[rows 0-63] | embeddings 0-11 head'

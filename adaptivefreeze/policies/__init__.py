@@ -10,6 +10,7 @@ from .freezeout import FreezeOut
 from .grades import GradES
 from .random_blocks import LayerOut, Lisa
 from .random_prefix import RandomPrefix
+from .rates import BlockRates
 from .registry import discover, load_plugins, parse_policy, register_policy, registered_policies
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
 from .short_full import ShortFull
@@ -26,6 +27,7 @@ __all__ = [
     "After",
     "AutoFreeze",
     "AutoRGN",
+    "BlockRates",
     "BottomUp",
     "Budget",
     "Ceiling",

@@ -225,9 +225,9 @@ class Schedule(AdaptivePolicy):
 
 
 def is_full_fine_tuning(policy: Policy, model: BlockStack | int) -> bool:
-    """Return whether `policy` freezes nothing during the whole run.
+    """Return whether `policy` freezes nothing during the whole run, and changes no learning rate.
 
-    This is a property of the initial mask, not of the name: `nothing`, `bottom-up:0`, `bottom-up:0.0` and `top-down:0`
+    This is a property of what it does, not of its name: `nothing`, `bottom-up:0`, `bottom-up:0.0` and `top-down:0`
     are all full fine-tuning. An adaptive policy is not, even when it ends up freezing nothing.
 
     Args:
@@ -237,11 +237,12 @@ def is_full_fine_tuning(policy: Policy, model: BlockStack | int) -> bool:
     """
     if not policy.is_static:
         return False
+    stack = _without_parameters(model) if isinstance(model, int) else model
     try:
-        mask = policy.initial_mask(_without_parameters(model) if isinstance(model, int) else model)
+        mask = policy.initial_mask(stack)
     except RequestError:  # the policy does not fit the model, or selects parameters by name
         return False
-    return mask == FreezeMask(mask.depth)
+    return mask == FreezeMask(mask.depth) and not policy.initial_learning_rates(stack)
 
 
 def arguments_of(cls: type[Policy]) -> list[dataclasses.Field[Any]]:

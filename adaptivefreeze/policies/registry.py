@@ -26,7 +26,7 @@ MOST_WRAPPERS = 20
 
 _ORDER = (
     "nothing", "bottom-up", "top-down", "interleaved", "head-only", "modules", "semifreddo", "dimensions",
-    "weight-freezing", "embedding-rows", "autofreeze", "validation",
+    "weight-freezing", "embedding-rows", "rates", "autofreeze", "validation",
     "random-prefix", "linear", "geometric", "gradual-unfreezing", "layerout", "lisa", "freezeout", "grades", "autorgn",
     "egeria", "smartfrz", "budget", "short-full", "side",
 )  # fmt: skip

@@ -189,7 +189,8 @@ class Patience(Wrapper):
 class After(Wrapper):
     """Freezes nothing, and makes no decision, before a fraction of the run is over: `+after:F`.
 
-    Then the initial mask of the policy holds. Around a static policy: full fine-tuning first, then its mask.
+    Then the initial mask and learning rates of the policy hold. Around a static policy: full fine-tuning first, then
+    its mask.
 
     Args:
         policy: The wrapped policy.
@@ -229,7 +230,8 @@ class After(Wrapper):
         begin = self._begin(signals.total_steps)
         if signals.metrics is None and signals.step == begin > 0:
             assert signals.stack is not None
-            return Decision(self.policy.initial_mask(signals.stack), self.policy.reason)
+            rates = self.policy.initial_learning_rates(signals.stack)
+            return Decision(self.policy.initial_mask(signals.stack), self.policy.reason, learning_rates=rates)
         return super().update(signals) if signals.step >= begin else None
 
     def _begin(self, total_steps: int) -> int:

@@ -10,11 +10,16 @@ from optuna.trial import Trial
 
 from ..comparison.scenarios import expand
 from ..errors import RequestError
-from ..policies import BottomUp, Policy, TopDown, parse_policy, registered_policies
+from ..model.mask import block_name
+from ..policies import BlockRates, BottomUp, Policy, TopDown, parse_policy, registered_policies
 
 SIDES = ("bottom", "top")
+SPACES = ("policies", "rates")
 
 RATE_FACTOR = 4.0  # learning rates are sampled from a quarter of the configured one to four times it
+BLOCK_FACTORS = (0.0, 0.1, 0.3, 1.0)
+"""Factors on the learning rate of a block in the space `rates`: frozen, low, middle and high."""
+
 STATIC = "static"  # `BottomUp` and `TopDown` in a sampled search: they share a depth
 
 Scores = Mapping[int, float]
@@ -38,6 +43,8 @@ class SearchOptions:
         quick: Try a few depths first, then only those that can still win; see `space.QuickPlan`.
         trials: Sample this many combinations of policy, parameters and learning rate instead of trying depths.
         pareto: With `trials`, optimize score and training time together.
+        space: What `trials` samples: `"policies"` for policies with their parameters and a learning rate, `"rates"` for
+            a factor per block on the learning rate, found by an evolutionary sampler (P-Transfer).
         baselines: Scenarios to run for comparison, as specs or `Policy` objects. By default the set `paper` when all
             depths are searched, and none otherwise.
         storage: Where the Optuna study is kept; see `storage.open_storage`.
@@ -59,6 +66,7 @@ class SearchOptions:
     quick: bool = False
     trials: int | None = None
     pareto: bool = False
+    space: str = "policies"
     baselines: tuple[str | Policy, ...] | None = None
     storage: str | None = None
     study_name: str | None = None
@@ -78,6 +86,10 @@ class SearchOptions:
             raise RequestError("trials samples depths itself: omit quick and depths.")
         if self.pareto and not self.trials:
             raise RequestError("pareto needs a sampled search: give trials as well.")
+        if self.space not in SPACES:
+            raise RequestError(f"space {self.space} is unknown: give {' or '.join(SPACES)}.")
+        if self.space != "policies" and not self.trials:
+            raise RequestError(f"the space {self.space} is sampled: give trials as well.")
 
     @property
     def compared_with(self) -> tuple[str | Policy, ...]:
@@ -110,9 +122,10 @@ class SearchOptions:
 
     def identity(self) -> dict[str, Any]:
         """Return what all trials of one study have in common, as plain JSON."""
-        space = "samples, score and time" if self.pareto else "samples" if self.trials else "depths"
+        samples = "samples" if self.space == "policies" else self.space
+        space = f"{samples}, score and time" if self.pareto else samples if self.trials else "depths"
         common = {"metric": self.metric, "greater_is_better": self.greater_is_better, "folds": self.folds}
-        sampled = {"policies": list(sampled_policies())} if self.trials else {}
+        sampled = {"policies": list(sampled_policies())} if self.trials and self.space == "policies" else {}
         return {**common, "space": space, **sampled}
 
 
@@ -226,6 +239,27 @@ def sample(trial: Trial, blocks: int, rate: float) -> tuple[Policy, float]:
         raise RuntimeError(f"{kind} declares `suggest` but returns no policy")
     found = trial.suggest_float("learning_rate", rate / RATE_FACTOR, rate * RATE_FACTOR, log=True)
     return policy, float(f"{found:.2g}")
+
+
+def sample_rates(trial: Trial, blocks: int) -> Policy:
+    """Return a policy with a factor on the learning rate of each block, one of `BLOCK_FACTORS`.
+
+    The embeddings have the factor of block 0. Reference: Shen et al. 2021, "Partial Is Better Than All: Revisiting
+    Fine-tuning Strategy for Few-shot Learning" (arXiv 2102.03983).
+    """
+    factors = {name: trial.suggest_categorical(f"rate of {name}", BLOCK_FACTORS) for name in _block_names(blocks)}
+    if set(factors.values()) == {1.0}:
+        return BottomUp(0)  # full fine-tuning has one spelling, so that it is trained once
+    return BlockRates.of({name: factor for name, factor in factors.items() if factor != 1})
+
+
+def full_rates(blocks: int) -> dict[str, float]:
+    """Return the parameters of full fine-tuning in the space `rates`."""
+    return {f"rate of {name}": 1.0 for name in _block_names(blocks)}
+
+
+def _block_names(blocks: int) -> list[str]:
+    return [block_name(i) for i in range(blocks)]
 
 
 def _line(done: Scores, near: int, far: int, depth: int) -> float:

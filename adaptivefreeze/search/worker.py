@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import torch
 from optuna.pruners import WilcoxonPruner
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import Trial
@@ -23,7 +23,7 @@ from ..errors import RequestError, StudyFailed
 from ..policies import BottomUp, Policy, is_full_fine_tuning
 from .objective import Objective
 from .result import Outcome, choose, outcomes_of
-from .space import SIDES, DepthPlan, QuickPlan, SearchOptions, sample, static_policy
+from .space import SIDES, DepthPlan, QuickPlan, SearchOptions, full_rates, sample, sample_rates, static_policy
 from .storage import open_study
 from .trials import (
     MEMORY,
@@ -45,6 +45,7 @@ from .trials import (
     replicates_of,
 )
 
+_POPULATION = 8  # of the evolutionary sampler: the first eight trials of a search are random
 _LARGEST_STEP = 2**31 - 1  # the largest step that a database column holds
 
 
@@ -56,11 +57,7 @@ class Worker:
         directions = {options.metric: StudyDirection.MAXIMIZE if options.greater_is_better else StudyDirection.MINIMIZE}
         if options.pareto:
             directions["train seconds"] = StudyDirection.MINIMIZE
-        sampler = None
-        if options.trials:
-            # Seeded for a single worker, so that the search is reproducible; several must differ.
-            seed = 0 if options.workers == 1 and options.storage is None else None
-            sampler = TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        sampler = _sampler(options) if options.trials else None
         identity, pruner = objective.identity(options), WilcoxonPruner(p_threshold=0.1)
         self.study = open_study(storage, name, identity, directions, sampler=sampler, pruner=pruner)
         self.replicates = replicates_of(options.seeds, options.folds)
@@ -133,12 +130,15 @@ class Worker:
     def _plan(self) -> list[PlannedTrial]:
         """The trials wanted so far; of a sampled search only full fine-tuning with the settings as they are."""
         if self.options.trials:
-            return [self._trial("sample", BottomUp(0))]
+            rates = full_rates(self.objective.depth) if self.options.space == "rates" else {}
+            return [self._trial("sample", BottomUp(0), **rates)]
         wanted, side = self.plan.wanted(self.tried()), self.options.side
         depths = [self._trial("depth", self._static(depth), depth=depth, side=side) for depth in wanted]
         return [*depths, *(self._trial("baseline", policy) for policy in self._baselines)]
 
     def _sample(self, trial: Trial) -> PlannedTrial:
+        if self.options.space == "rates":
+            return self._trial("sample", sample_rates(trial, self.objective.depth))
         return self._trial("sample", *sample(trial, self.objective.depth, self.objective.learning_rate))
 
     def _run(self, trial: Trial) -> Value:
@@ -150,6 +150,8 @@ class Worker:
         if role == "depth":  # for what the study shows of the trial
             trial.suggest_int("depth", 0, self.objective.depth)
             trial.suggest_categorical("side", SIDES)
+        elif role == "sample" and self.options.space == "rates":  # else the trials have no parameters in common
+            sample_rates(trial, self.objective.depth)
         prunable = self.options.prune and role != "baseline" and not self._is_full(candidate.scenario)
         # A trial queued by another worker may have other seeds.
         replicates = [Replicate.parse(text) for text in trial.user_attrs[REPLICATES]]
@@ -186,6 +188,14 @@ class Worker:
         for path, depth in self._rows.items():
             if depth < deepest and not any(depth <= other < deepest for other in unfinished):
                 path.unlink(missing_ok=True)
+
+
+def _sampler(options: SearchOptions) -> BaseSampler:
+    # Seeded for a single worker, so that the search is reproducible; several must differ.
+    seed = 0 if options.workers == 1 and options.storage is None else None
+    if options.space == "rates":
+        return NSGAIISampler(population_size=_POPULATION, seed=seed)
+    return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 def run_workers(work: Callable[[], None], count: int) -> None:

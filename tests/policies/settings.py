@@ -3,6 +3,7 @@
 from adaptivefreeze import (
     AutoFreeze,
     AutoRGN,
+    BlockRates,
     BottomUp,
     Budget,
     Egeria,
@@ -51,6 +52,13 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
         WeightFreezing(0.2, units="all", seed=7),
     ],
     EmbeddingRows: [EmbeddingRows(), EmbeddingRows("0-9+12"), EmbeddingRows("63"), EmbeddingRows.of(range(64))],
+    BlockRates: [
+        BlockRates("decay=0.9"),
+        BlockRates("0-1=0,embeddings=0.5"),
+        BlockRates("0=0,1=0.5"),
+        BlockRates("decay=0.5,0=0,head=2"),
+        BlockRates.of({"block 0": 0.1, "block 1": 0.1, "head": 3}),
+    ],
     AutoFreeze: [AutoFreeze(), AutoFreeze(percentile=100), AutoFreeze(25.5, intervals=2)],
     ValidationDriven: [
         ValidationDriven(),
@@ -95,4 +103,5 @@ WRAPPED: list[Policy] = [
     Ceiling(Semifreddo(0.5), 1),
     Floor(FewDimensions(2), 1),
     After(EmbeddingRows(), 0.5),
+    After(BlockRates("0=0,1=0.5"), 0.3),
 ]

@@ -55,7 +55,7 @@ def test_a_registered_policy_has_a_spec():
 def test_the_order_of_the_built_in_policies_is_fixed():
     names = [cls.name for cls in registered_policies()]
     assert names[:6] == ["nothing", "bottom-up", "top-down", "interleaved", "head-only", "modules"]
-    assert names[6:11] == ["semifreddo", "dimensions", "weight-freezing", "embedding-rows", "autofreeze"]
+    assert names[6:12] == ["semifreddo", "dimensions", "weight-freezing", "embedding-rows", "rates", "autofreeze"]
     assert names[-3:] == ["budget", "short-full", "side"]
     assert tuple(names) == registry._ORDER
 

@@ -90,6 +90,8 @@ def test_exhaustive_wants_everything_from_shallow_to_deep():
         ({"side": "up"}, "side up is unknown"),
         ({"trials": 3, "quick": True}, "omit quick and depths"),
         ({"pareto": True}, "give trials as well"),
+        ({"space": "rates"}, "the space rates is sampled: give trials as well"),
+        ({"space": "depths", "trials": 3}, "space depths is unknown: give policies or rates"),
     ],
 )
 def test_options_that_cannot_be_are_refused(change, words):

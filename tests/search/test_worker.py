@@ -8,6 +8,7 @@ import optuna
 import pytest
 from search_process import SETTINGS
 
+from adaptivefreeze import BlockRates, parse_policy
 from adaptivefreeze.comparison import ProgressListener, StudyFolder
 from adaptivefreeze.data import load_task
 from adaptivefreeze.search import SearchOptions, objective, search
@@ -125,3 +126,53 @@ def test_local_workers_share_the_trials(task, tiny_folder, tmp_path):
     assert [outcome.depth for outcome in answer.outcomes] == [0, 2, 4]
     assert len({trial.user_attrs["worker"] for trial in study_of(answer).trials}) <= 2
     assert not answer.failures
+
+
+def test_rates_are_evolved_beside_full_fine_tuning(task, tmp_path):
+    """Trials are those of NSGA-II: after the first generation, children of trials that are done."""
+    options = SearchOptions(trials=14, space="rates")
+    answer = search(task, options, settings=SETTINGS, output=tmp_path)
+    study = study_of(answer)
+    assert len(study.trials) == 14
+    assert study.trials[0].user_attrs["scenario"] == "bottom-up:0"
+    assert all(trial.params.keys() == {f"rate of block {i}" for i in range(4)} for trial in study.trials)
+    assert set(study.trials[0].params.values()) == {1.0}
+    generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in study.trials[1:]]
+    assert generations == [0] * 8 + [1] * 5
+    for trial in study.trials[1:]:
+        policy = parse_policy(trial.user_attrs["scenario"])
+        if trial.user_attrs["scenario"] != "bottom-up:0":
+            assert {name: policy.of_units(4)[name.removeprefix("rate of ")] for name in trial.params} == trial.params
+    assert answer.best.mean == max(outcome.mean for outcome in answer.outcomes)
+    assert answer.best.learning_rate is None
+    assert answer.conclusion[0].startswith(f"The best candidate is {answer.best.scenario}")
+    assert [outcome.full_fine_tuning for outcome in answer.outcomes].count(True) == 1
+    again = search(task, options, settings=SETTINGS, output=tmp_path)
+    assert (again.ran, again.outcomes) == (0, answer.outcomes)
+    with pytest.raises(objective.RequestError, match="was made for something else"):
+        search(task, SearchOptions(trials=3), settings=SETTINGS, output=tmp_path)
+
+
+class MadeRates(Made):
+    """Scores by a formula: the lower two blocks had better be frozen, and the others learn fast."""
+
+    def measure(self, candidate, replicate, *, keep):
+        policy = candidate.policy
+        rates = policy.of_units(4) if isinstance(policy, BlockRates) else {f"block {i}": 1.0 for i in range(4)}
+        ideal = (0.0, 0.0, 1.0, 1.0)
+        return objective.Measurement(1 - sum(abs(rates[f"block {i}"] - r) for i, r in enumerate(ideal)) / 4, 10.0)
+
+
+def test_evolution_finds_better_rates_than_chance(task, tmp_path, monkeypatch):
+    monkeypatch.setattr("adaptivefreeze.search.runner.TaskObjective", MadeRates)
+    answer = search(task, SearchOptions(trials=60, space="rates"), settings=SETTINGS, output=tmp_path)
+    scores = [trial.value for trial in study_of(answer).trials]
+    assert sum(scores[-20:]) / 20 > sum(scores[1:21]) / 20 + 0.1
+    assert answer.best.mean >= 0.9
+    assert answer.best.scenario.startswith("rates:0")
+
+
+def test_rates_and_time_together(task, tmp_path, monkeypatch):
+    monkeypatch.setattr("adaptivefreeze.search.runner.TaskObjective", MadeRates)
+    answer = search(task, SearchOptions(trials=10, space="rates", pareto=True), settings=SETTINGS, output=tmp_path)
+    assert len(study_of(answer).directions) == 2
