@@ -38,6 +38,7 @@ CASES: dict[str, tuple[Policy | str, dict[str, Any], dict[str, Any]]] = {
     "validation": ("validation:threshold=0,cooldown=0", {}, {"eval_strategy": "steps", "eval_steps": 1}),
     "saved": ("autofreeze:intervals=2", {}, {"save_strategy": "steps", "save_steps": 9}),
     "unused pooler": (BottomUp(2), {}, {}),
+    "in part": ("semifreddo:0.5", {}, {"ddp_find_unused_parameters": False}),
     # Refused before the first optimizer step.
     "static graph": ("autofreeze:intervals=2", {}, {"ddp_static_graph": True}),
     "no search, frozen": (BottomUp(2), {}, {"ddp_find_unused_parameters": False}),

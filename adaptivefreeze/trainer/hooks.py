@@ -80,14 +80,12 @@ def seen_tokens(loader: Any) -> set[int]:
     Raises:
         RequestError: If the data is a stream, or has no `input_ids`.
     """
-    examples = getattr(loader, "dataset", None)
+    examples: Any = getattr(loader, "dataset", None)
     if not hasattr(examples, "__getitem__") or not hasattr(examples, "__len__"):
         raise RequestError(
             "the tokens that occur in a stream are not known before training: list the rows of the embeddings that are "
             "to train, as in embedding-rows:rows=0-999."
         )
-    if isinstance(ids := getattr(examples, "features", None), Mapping) and "input_ids" in ids:
-        examples = examples.select_columns("input_ids")  # of the datasets library: the other columns are not decoded
     found: set[int] = set()
     for index in range(len(examples)):
         example = examples[index]
