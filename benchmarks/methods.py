@@ -209,7 +209,9 @@ def run_all(options: argparse.Namespace) -> None:
             if not file.exists():
                 result = run(task, method, seed, options)
                 result["settings"] = {
-                    k: str(v) for k, v in sorted(vars(options).items()) if k not in ("methods", "seeds")
+                    k: Path(v).name if k in ("model", "dataset") else v
+                    for k, v in sorted(vars(options).items())
+                    if k not in ("runs", "methods", "seeds", "table", "output")
                 }
                 partial = file.with_suffix(".partial")
                 partial.write_text(json.dumps(result, indent=1) + "\n")
