@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from ..data import Task
     from ..search import SearchOptions
 
-_LOADING = ("pad_to_max_length", "limit", "eval_limit", "revision", "text_column", "label_column")
+_LOADING = (
+    "pad_to_max_length",
+    "limit",
+    "per_class",
+    "eval_limit",
+    "test_limit",
+    "revision",
+    "text_column",
+    "label_column",
+)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,16 @@ class TaggedSentences:
 
     def sample(self, count: int | None) -> "TaggedSentences":
         """Return `count` sentences drawn with a fixed seed, in their order; all of them for None."""
-        rows = _drawn(len(self), count)
+        return self._select(_drawn(len(self), count))
+
+    def per_class(self, count: int) -> "TaggedSentences":
+        """Return sentences, in their order, of which at least `count` name each class, or all that do.
+
+        The classes are filled from the rarest on, each with the first sentences that name it.
+        """
+        return self._select(_per_class([{tag[2:] for tag in tags if tag != OUTSIDE} for tags in self.tags], count))
+
+    def _select(self, rows: Sequence[int]) -> "TaggedSentences":
         return TaggedSentences([self.words[i] for i in rows], [self.tags[i] for i in rows])
 
 
@@ -72,7 +81,13 @@ class LabelledTexts:
 
     def sample(self, count: int | None) -> "LabelledTexts":
         """Return `count` texts drawn with a fixed seed, in their order; all of them for None."""
-        rows = _drawn(len(self), count)
+        return self._select(_drawn(len(self), count))
+
+    def per_class(self, count: int) -> "LabelledTexts":
+        """Return the first `count` texts of each class, in their order."""
+        return self._select(_per_class([{label} for label in self.classes], count))
+
+    def _select(self, rows: Sequence[int]) -> "LabelledTexts":
         return LabelledTexts([self.texts[i] for i in rows], [self.classes[i] for i in rows])
 
 
@@ -80,6 +95,16 @@ def _drawn(total: int, count: int | None) -> Sequence[int]:
     if count is None or count >= total:
         return range(total)
     return sorted(random.Random(_SHUFFLE_SEED).sample(range(total), count))
+
+
+def _per_class(classes: Sequence[set[str]], count: int) -> Sequence[int]:
+    """Rows such that `count` of them have each class, where there are as many; `classes` are those of each row."""
+    having = {name: [row for row, found in enumerate(classes) if name in found] for name in set().union(*classes)}
+    chosen: set[int] = set()
+    for name in sorted(having, key=lambda name: (len(having[name]), name)):
+        missing = max(0, count - len(chosen.intersection(having[name])))
+        chosen.update([row for row in having[name] if row not in chosen][:missing])
+    return sorted(chosen)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ def load_task(
     max_length: int = 128,
     pad_to_max_length: bool = False,
     limit: int | None = None,
+    per_class: int | None = None,
     eval_limit: int | None = None,
+    test_limit: int | None = None,
     revision: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -45,7 +47,10 @@ def load_task(
         pad_to_max_length: Pad every example to `max_length` instead of to the longest of its batch.
         limit: Use only the first `limit` training examples. Texts for classification are shuffled before, with a
             fixed seed.
+        per_class: Use only the first `per_class` training texts of each class; for NER, the first sentences of which
+            that many name each class. Excludes `limit`.
         eval_limit: Use only this many validation examples and this many test examples, drawn with a fixed seed.
+        test_limit: Use this many test examples instead.
         revision: The revision of a data set on the hub.
         text_column: The column of the words or texts, if the usual names and types are ambiguous.
         label_column: The column of the tags or classes, likewise.
@@ -68,17 +73,27 @@ def load_task(
     """
     if kind is not None and kind not in KINDS:
         raise RequestError(f"{kind!r} is not a kind of task; it should be {' or '.join(KINDS)}.")
-    if limit is not None and limit < 1:
-        raise RequestError(f"The limit is {limit}; it should be at least 1 training example.")
-    if eval_limit is not None and eval_limit < 1:
-        raise RequestError(f"The limit is {eval_limit}; it should be at least 1 validation example.")
+    limits = {
+        "training example": limit,
+        "training example of each class": per_class,
+        "validation example": eval_limit,
+        "test example": test_limit,
+    }
+    for what, value in limits.items():
+        if value is not None and value < 1:
+            raise RequestError(f"The limit is {value}; it should be at least 1 {what}.")
+    if limit is not None and per_class is not None:
+        raise RequestError("--limit and --per-class both choose the training examples; pass one of them.")
     corpus = _read(dataset, kind, revision, text_column, label_column)
     source = find_model(model, corpus.kind)
     tokenizer = load_tokenizer(source, corpus.kind)
     check_max_length(source, tokenizer, max_length)
 
-    validation, test = corpus.validation.sample(eval_limit), corpus.test.sample(eval_limit)
-    splits = {"train": corpus.train.first(limit), "validation": validation, "test": test}
+    splits = {
+        "train": corpus.train.first(limit) if per_class is None else corpus.train.per_class(per_class),
+        "validation": corpus.validation.sample(eval_limit),
+        "test": corpus.test.sample(eval_limit if test_limit is None else test_limit),
+    }
     encoded = {split: _encode(tokenizer, examples, corpus.labels, max_length) for split, examples in splits.items()}
     coverage = sum((encoded[split].coverage for split in SPLITS), Coverage())
     return Task(

@@ -113,3 +113,17 @@ def test_one_class_alone_is_refused():
     split = texts("0", "0")
     with pytest.raises(RequestError, match=r"x has only the class '0'"):
         labelled_corpus("x", {"train": split, "validation": split, "test": split})
+
+
+def test_some_texts_of_each_class_are_the_first_ones():
+    texts = LabelledTexts(list("abcdefg"), ["x", "x", "x", "y", "x", "y", "y"])
+    assert texts.per_class(2) == LabelledTexts(list("abdf"), ["x", "x", "y", "y"])
+    assert texts.per_class(9) == texts
+
+
+def test_some_sentences_that_name_each_class_are_filled_from_the_rarest_class():
+    tags = [["B-PER"], ["O"], ["B-PER", "B-LAW"], ["B-PER", "I-PER"], ["B-LOC"], ["B-LOC", "B-PER"], ["B-LOC"]]
+    sentences = TaggedSentences([[str(i)] * len(row) for i, row in enumerate(tags)], tags)
+    assert [words[0] for words in sentences.per_class(1).words] == ["2", "4"]
+    assert [words[0] for words in sentences.per_class(2).words] == ["2", "4", "5"]
+    assert [words[0] for words in sentences.per_class(3).words] == ["0", "2", "4", "5", "6"]

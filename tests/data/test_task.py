@@ -195,3 +195,15 @@ def test_evaluation_examples_are_drawn_with_a_fixed_seed(tiny_folder):
     assert load(eval_limit=10**6).fingerprint == whole.fingerprint
     with pytest.raises(RequestError, match="at least 1 validation example"):
         load(eval_limit=0)
+    apart = load(eval_limit=4, test_limit=6)
+    assert (len(apart.validation), len(apart.test)) == (4, 6)
+    assert apart.validation["input_ids"] == some.validation["input_ids"]
+
+
+def test_training_examples_are_limited_in_one_way(tiny_folder):
+    def load(**arguments):
+        return load_task(str(tiny_folder / "texts"), model=str(tiny_folder / "model"), max_length=16, **arguments)
+
+    assert sorted(load(per_class=3).train["labels"]) == [0, 0, 0, 1, 1, 1]
+    with refused("--limit and --per-class both choose the training examples"):
+        load(limit=3, per_class=3)
