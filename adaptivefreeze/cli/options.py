@@ -129,6 +129,9 @@ Cache = Annotated[
 ]
 Fields = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE...", help="Fields of TrainingArguments.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; the best available device by default.")]
+Clock = Annotated[
+    str, typer.Option(help="wall, or processor: processor time of the training steps, for a busy machine.")
+]
 Output = Annotated[Path | None, typer.Option(help="Folder for the results; a folder in ./runs by default.")]
 Plugins = Annotated[
     list[str] | None,

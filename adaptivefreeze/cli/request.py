@@ -89,6 +89,7 @@ class Request:
                 eval_steps=given.get("eval_steps"),
                 match=given.get("match", "steps"),
                 device=given.get("device"),
+                clock=given.get("clock", "wall"),
                 training_arguments=parse_assignments(given.get("set") or ()),
             ),
             folder=Path(given["output"]) if "output" in given else _default_folder(dataset, given.get("suffix")),

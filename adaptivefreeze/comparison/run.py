@@ -90,7 +90,8 @@ def run_scenario(
     with ExitStack() as held:
         folder = str(checkpoints) if checkpoints else held.enter_context(tempfile.TemporaryDirectory())
         arguments = settings.arguments(folder, seed)
-        clock = StepTimer(arguments.device, EnergyMeter.of(arguments.device))
+        seconds = time.process_time if settings.clock == "processor" else None
+        clock = StepTimer(arguments.device, EnergyMeter.of(arguments.device), seconds)
         curve = ValidationCurve(clock)
         freezing = FreezeCallback(policy, cache=(prefix_cache or True) if settings.cache else False, quiet=True)
         limit = TimeLimit(clock, stop_after)

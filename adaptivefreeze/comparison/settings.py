@@ -46,6 +46,8 @@ class StudySettings:
         cache: Whether to use a prefix cache.
         eval_steps: Evaluate the validation split every so many steps, besides after each epoch.
         device: `cpu` or `cuda`; the best available one if None.
+        clock: `wall` for the time that steps take, `processor` for the processor time that this process spends on them,
+            summed over its threads.
         match: `steps` for equal epochs, `time` for as many epochs as fit into the training time of full fine-tuning.
         training_arguments: Further fields of `transformers.TrainingArguments`.
 
@@ -59,6 +61,7 @@ class StudySettings:
     cache: bool = False
     eval_steps: int | None = None
     device: str | None = None
+    clock: str = "wall"
     match: str = "steps"
     training_arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,6 +72,8 @@ class StudySettings:
                 raise RequestError(f"--{name.replace('_', '-')} {value} is not possible: pass a number greater than 0.")
         if self.match not in ("steps", "time"):
             raise RequestError(f"--match {self.match} is unknown: pass steps or time.")
+        if self.clock not in ("wall", "processor"):
+            raise RequestError(f"--clock {self.clock} is unknown: pass wall or processor.")
         if self.device not in (None, "cpu", "cuda"):
             raise RequestError(f"--device {self.device} is unknown: pass cpu or cuda, or omit it.")
 
@@ -83,8 +88,10 @@ class StudySettings:
         return str(self.training_arguments.get("train_sampling_strategy", _SAMPLING)) == "group_by_length"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings that a result depends on, as plain JSON, without the device."""
+        """Return the settings that a result depends on, as plain JSON, without the device and the usual clock."""
         value = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
+        if self.clock == "wall":
+            del value["clock"]
         return {**value, "training_arguments": dict(sorted(self.training_arguments.items()))}
 
     def arguments(self, output_dir: str, seed: int) -> Any:
@@ -102,6 +109,8 @@ class StudySettings:
 
         if self.device == "cuda" and not torch.cuda.is_available():
             raise RequestError("--device cuda is not possible, because torch finds no CUDA device: omit it.")
+        if self.clock == "processor" and self.device != "cpu" and torch.accelerator.is_available():
+            raise RequestError("--clock processor does not count the work of an accelerator: add --device cpu.")
         values = {
             "output_dir": output_dir,
             "num_train_epochs": self.epochs,

@@ -50,7 +50,8 @@ def timing(rows: Sequence[Row], runs: Sequence[RunResult]) -> Timing:
         )
     if withheld:
         found.append("No speedup is given, because it would be noise: repeat the runs on an idle machine with --force.")
-    busy = [run for run in runs if (load := run.timing) and load.load_average > _cores(run) + 0.5]
+    walls = [run for run in runs if run.settings.get("clock") != "processor"]
+    busy = [run for run in walls if (load := run.timing) and load.load_average > _cores(run) + 0.5]
     if busy:
         most = max(run.timing.load_average for run in busy if run.timing)
         found.append(

@@ -230,11 +230,12 @@ def caption(summary: Summary) -> str:
         f"{100 * SAME_TIME:.0f} %, and its share of the steps. "
     )
     control = control if any(row.control for row in summary.rows) else ""
+    clock = "processor " if all(run.settings.get("clock") == "processor" for run in summary.results) else ""
     half = " ± half of its 95 % t interval" if len(seeds) > 1 else ""
     epochs = "Epochs: as many as fit into the training time of full fine-tuning. " if _same_time(summary) else ""
     entities = "; × to entity F1: the same by entity F1" if any(row.entity_loss for row in summary.rows) else ""
     return (
-        f"Scores on the test split, {over}.{resolved} Train s: time in training steps. ×: speedup over full "
+        f"Scores on the test split, {over}.{resolved} Train s: {clock}time in training steps. ×: speedup over full "
         "fine-tuning, seed by seed. Predicted ×: the same by the cost model. Δ: difference to full fine-tuning in "
         f"points, seed by seed{half}. {control}{epochs}s to quality: training time until validation macro F1 first "
         f"came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same seed; (2 of "

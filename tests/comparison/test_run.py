@@ -132,6 +132,20 @@ def test_training_time_includes_the_freezing_callback_and_excludes_listeners(tas
     assert run.samples_per_second == 48 / 18
 
 
+def test_processor_time_leaves_out_what_others_take(task, settings, model, monkeypatch):
+    began = FreezeCallback.on_step_begin
+
+    def wait(self, *args, **kwargs):
+        time.sleep(0.2)  # as if another process had the core
+        return began(self, *args, **kwargs)
+
+    monkeypatch.setattr(FreezeCallback, "on_step_begin", wait)
+    wall = run_scenario(task, Nothing(), 0, settings, model=model)
+    processor = run_scenario(task, Nothing(), 0, replace(settings, clock="processor"), model=model)
+    assert wall.train_seconds > 0.2 * wall.steps
+    assert 0 < processor.train_seconds < wall.train_seconds - 0.1 * wall.steps
+
+
 def test_the_saved_model_is_the_trained_one(task, settings, model, tmp_path):
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 

@@ -64,3 +64,10 @@ def test_a_run_sees_its_seed_and_keeps_no_checkpoints():
 
 def test_the_device_is_not_among_what_decides_the_result():
     assert StudySettings(device="cpu").to_json() == StudySettings().to_json()
+
+
+def test_the_usual_clock_is_not_stored_so_that_earlier_studies_go_on():
+    assert "clock" not in StudySettings().to_json()
+    assert StudySettings(clock="processor").to_json()["clock"] == "processor"
+    with pytest.raises(RequestError, match="wall or processor"):
+        StudySettings(clock="sun")

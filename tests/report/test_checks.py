@@ -53,6 +53,7 @@ def test_a_busy_machine_is_named(load, busy):
     timing = Timing(0.5, 0.4, 0.6, load_average=load)
     runs = [full("nothing"), made(timing=timing, environment={**made().environment, "cores": 2})]
     assert ("busy during 1 of 2 runs (load average up to 3.1 on 2 cores)" in warned(*runs)) == busy
+    assert "busy" not in warned(*(replace(run, settings={"clock": "processor"}) for run in runs))
 
 
 @pytest.mark.parametrize(("seconds", "far"), [(10.0, False), (4.0, True), (18.0, True)])
