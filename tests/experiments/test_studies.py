@@ -1,0 +1,155 @@
+"""The scripts of the experiments: studies that go on from their committed runs, and what is read off them."""
+
+import importlib
+import json
+import shutil
+import sys
+import tomllib
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import typer
+from results import UNFROZEN, folder_of, made
+
+from adaptivefreeze.cli.config import read_config
+from adaptivefreeze.cli.main import app
+from adaptivefreeze.cli.request import Request
+from adaptivefreeze.comparison.folder import StudyFolder
+from adaptivefreeze.comparison.result import Metrics
+from adaptivefreeze.report.published import read_published
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+CONFIGS = sorted(FOLDER.glob("*/*.toml"))
+SCRIPTS = ("study", "stored_runs", "relative", "transfer", "prepare")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """script("relative"): a script of the experiments, which finds its neighbours as it does when run."""
+    for folder in (FOLDER, FOLDER / "transfer", FOLDER / "long"):
+        monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for name in SCRIPTS:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_configuration_holds_options_of_its_command_that_are_valid(path):
+    command = "search" if path.parent.name == "depth_search" else "compare"
+    known = {parameter.name for parameter in typer.main.get_command(app).commands[command].params}
+    options = read_config(path, known)
+    assert Request.of(options).seeds
+    assert tomllib.loads(path.read_text())["model"].count("/") == 1, "a hub name"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("published/*.csv")), ids=lambda path: path.stem)
+def test_published_figures_can_be_read(path):
+    figures = read_published(path)
+    assert all(0 < scores.macro_f1 < 1 for scores in figures.values())
+    if path.stem != "static_sentiment":
+        assert len(figures) == 10
+        assert all(scores.train_seconds for scores in figures.values())
+
+
+def test_a_study_goes_on_from_its_committed_runs(script, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "experiments" / "toy" / "tags.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('epochs = 1\nbatch-size = 8\nmax-length = 16\nscenarios = ["bottom-up:0", "bottom-up:2"]\n')
+    command = ["compare", str(config), "--model", str(tiny_folder / "model"), "--dataset", str(tiny_folder / "tags")]
+    assert script("study").main([*command, "--device", "cpu"]) == 0
+    stored = config.with_suffix(".jsonl")
+    first = script("stored_runs").read(stored)
+    assert [run.scenario for run in first] == ["bottom-up:0", "bottom-up:2"]
+    assert "| `bottom-up:2` |" in (config.parent / "tags_table.md").read_text()
+    shutil.rmtree("runs")
+    assert script("study").main([*command, "--device", "cpu", "--seeds", "0", "1"]) == 0
+    again = script("stored_runs").read(stored)
+    assert [(run.scenario, run.seed) for run in again] == [
+        (s, n) for s in ("bottom-up:0", "bottom-up:2") for n in (0, 1)
+    ]
+    assert [run for run in again if run.seed == 0] == first, "none of them was trained again"
+    folder_of(tmp_path / "other", made())
+    with pytest.raises(SystemExit, match="another study"):
+        script("stored_runs").unpack(stored, tmp_path / "other")
+
+
+def test_all_but_rounded_signals_comes_back_from_the_file(script, tmp_path):
+    module = script("stored_runs")
+    runs = [made("bottom-up:0", 0), made("bottom-up:2", 1, environment={"device": "cuda"})]
+    module.pack(folder_of(tmp_path / "study", *runs), tmp_path / "study.jsonl")
+    assert module.read(tmp_path / "study.jsonl") == runs
+    module.unpack(tmp_path / "study.jsonl", tmp_path / "copy")
+    assert StudyFolder(tmp_path / "copy").runs() == runs
+    assert (tmp_path / "copy" / "study.json").read_text() == (tmp_path / "study" / "study.json").read_text()
+
+
+def test_scores_and_times_are_read_off_relative_to_full_fine_tuning(script, tmp_path):
+    def run(scenario, seed, rare, **changes):
+        classes = {
+            name: {"f1": f1, "support": support}
+            for name, f1, support in (("A", 0.8, 90), ("B", 0.8, 80), ("C", rare, 3), ("D", rare, 2))
+        }
+        return replace(made(scenario, seed, **changes), metrics=Metrics(0.9, 0.4 + rare / 2, 0.9, 0.8, classes))
+
+    runs = [run("bottom-up:0", seed, 0.8, seconds=20.0, timeline=UNFROZEN) for seed in (0, 1)]
+    runs += [run("bottom-up:2", seed, 0.4, seconds=10.0) for seed in (0, 1)]
+    module = script("relative")
+    (row,) = module.rows("toy", [*runs, made("bottom-up:3", 7)])
+    cells = dict(zip(module.HEADS, row, strict=True))
+    assert cells["scenario"] == "`bottom-up:2`"
+    assert (cells["trainable"], cells["time"], cells["seeds"]) == ("0.40", "0.50", "2")
+    assert cells["macro F1"] == "75.0 (75.0–75.0)"
+    assert cells["rare"].startswith("50.0")
+    assert cells["frequent"].startswith("100.0")
+
+
+def test_pieces_of_a_document_hold_all_its_words_within_their_length(script, tmp_path):
+    module = script("prepare")
+    document = [[f"w{i} O"] * size for i, size in enumerate((3, 3, 5, 1, 9, 2))]
+    cut = module.pieces(document, [len(sentence) for sentence in document], most=6)
+    assert [len(piece) for piece in cut] == [6, 6, 9, 2]
+    assert list(chain.from_iterable(cut)) == list(chain.from_iterable(document))
+    (tmp_path / "train.txt").write_text("-DOCSTART- O\n\na O\n\nb B-PER\nc O\n\n-DOCSTART- O\n\nd O\n")
+    assert module.documents(tmp_path / "train.txt") == [[["a O"], ["b B-PER", "c O"]], [["d O"]]]
+
+
+def test_transfer_keeps_the_head_and_stores_each_row_once(script, tiny_folder, tmp_path, capsys):
+    module = script("transfer")
+    command = ["--model", str(tiny_folder / "model"), "--english", str(tiny_folder / "tags")]
+    command += [
+        "--kazakh",
+        str(tiny_folder / "tags"),
+        "--seeds",
+        "0",
+        "--depths",
+        "0",
+        "4",
+        "--epochs",
+        "2",
+        "--max-length",
+        "16",
+    ]
+    command += ["--learning-rate", "1e-2", "--work", str(tmp_path / "work"), "--rows", str(tmp_path / "rows.jsonl")]
+    module.main(command)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["trained"], row["depth"]) for row in rows] == [
+        (module.ZERO_SHOT, 0), (module.AFTER, 0), (module.AFTER, 4), (module.ALONE, 0), (module.ALONE, 4),
+    ]  # fmt: skip
+    assert rows[0]["kazakh"] == rows[0]["english"], "the same data, the same model"
+    before = (tmp_path / "rows.jsonl").read_text()
+    capsys.readouterr()
+    module.main(command)
+    assert (tmp_path / "rows.jsonl").read_text() == before
+    assert "| English, then Kazakh | 4 | 1 |" in capsys.readouterr().out
+
+
+def test_transfer_reduces_both_data_sets_to_the_classes_they_share(script, tmp_path):
+    source = tmp_path / "kazakh"
+    source.mkdir()
+    for split in ("train", "valid", "test"):
+        (source / f"{split}.txt").write_text("Абай B-PERSON\nАстана B-GPE\nкеше B-DATE\n\nҰБТ B-ORGANISATION\n")
+    reduced = script("transfer").reduce_classes(source, tmp_path / "shared")
+    assert (reduced / "train.txt").read_text() == "Абай B-PER\nАстана B-LOC\nкеше O\n\nҰБТ B-ORG\n"
