@@ -110,6 +110,8 @@ def _matrices(unit: Unit) -> dict[str, str]:
 
 
 def _pattern(name: str, modules: tuple[str, ...]) -> str:
-    """A pattern that selects this parameter in its unit: its name below the unit's module, which keeps masks short."""
+    """A pattern that selects this parameter alone in its unit: its name from the end of the module's path on."""
     above = next((path for path in modules if name.startswith(f"{path}.")), "")
-    return f"{re.escape(name[len(above) :])}$"
+    # The name below the module is not enough: `output.dense.weight` also ends `attention.output.dense.weight`.
+    begin = len(".".join(above.split(".")[:-2]))
+    return f"(^|\\.){re.escape(name[begin:].lstrip('.'))}$"

@@ -6,7 +6,7 @@ import pytest
 from tiny import save_model, save_tags, save_texts
 from typer.testing import CliRunner
 
-from adaptivefreeze import RequestError
+from adaptivefreeze import RequestError, parse_policy
 from adaptivefreeze.cli.main import app
 from adaptivefreeze.cli.request import parse_depths, search_options
 from adaptivefreeze.search import SearchOptions
@@ -121,3 +121,16 @@ def test_the_loss_is_minimized(run, tmp_path):
     for line in ("[1/2] bottom-up:0, seed 0, begins.", "test split, 1 of ", "validation loss 0"):
         assert line in done.stderr
     assert "left." in done.stderr.split("[2/2]")[1].splitlines()[0]
+
+
+def test_a_search_of_rates_ends_with_a_spec_that_trains(run, tmp_path):
+    done = run("--trials", "4", "--space", "rates", "--seeds", "0", "1", "--output", "out")
+    assert done.exit_code == 0, done.output
+    stored = json.loads((tmp_path / "out" / "search.json").read_text())
+    samples = [outcome["scenario"] for outcome in stored["outcomes"]]
+    assert "bottom-up:0" in samples
+    assert sum(spec.startswith("rates:") for spec in samples) >= 2
+    assert all(parse_policy(spec) for spec in samples)
+    assert f"The best candidate is {stored['best']}" in done.output
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(spec in page for spec in samples)

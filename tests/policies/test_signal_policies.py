@@ -41,6 +41,16 @@ def test_grades_freezes_matrices_then_blocks_then_stops():
     assert last.stop
 
 
+def test_grades_freezes_no_matrix_whose_name_ends_like_that_of_another():
+    stack = stack_of(2)
+    everything = {p.name: 1.0 for u in stack.units for p in u.parameters}
+    for quiet in (p.name for p in stack.blocks[0].parameters if len(p.shape) > 1):
+        policy = GradES(tau=0.5)
+        ask(policy, policy.initial_mask(stack), gradient_changes=everything)
+        decision = ask(policy, policy.initial_mask(stack), gradient_changes={**everything, quiet: 0.4})
+        assert stack.frozen(decision.mask) == {quiet}
+
+
 def test_grades_stops_a_real_run(tmp_path):
     from training import make_trainer, tiny_bert
 
