@@ -132,5 +132,5 @@ def test_a_search_of_rates_ends_with_a_spec_that_trains(run, tmp_path):
     assert sum(spec.startswith("rates:") for spec in samples) >= 2
     assert all(parse_policy(spec) for spec in samples)
     assert f"The best candidate is {stored['best']}" in done.output
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "search.html").read_text()
     assert all(spec in page for spec in samples)
