@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..comparison.result import RunResult
 from ..comparison.statistics import Guessing, Interval
 from ..model.mask import FreezeMask
+from ..policies import ShortFull
 from . import checks
 from .row import Row
 
@@ -73,6 +74,9 @@ def frozen_words(run: RunResult) -> str:
     Example:
         `embeddings + 6 of 12 blocks with the cache (bottom-up:6)`
     """
+    name, _, ratio = run.scenario.partition(":")
+    if name == ShortFull.name:
+        return f"nothing, and end the learning-rate schedule after {ratio} of the steps ({run.scenario})"
     caching = run.cache and not (run.cache_stats or {}).get("disabled_reason")
     cached = " with the cache" if caching else ""
     entry = run.timeline[-1] if run.timeline else {}

@@ -233,7 +233,7 @@ def frozen_blocks(row: Row) -> float:
 
 _BARS = "Error bars: 95 % t interval of the mean over seeds, cut off at the edge of the figure."
 
-_CONTROLS = ("full fine-tuning", "random-prefix")
+_CONTROLS = ("full fine-tuning", "random-prefix", "short-full")
 
 
 def _group(row: Row) -> str:

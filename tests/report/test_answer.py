@@ -37,6 +37,13 @@ def test_the_fastest_scenario_that_keeps_the_quality_is_recommended():
     )
 
 
+def test_a_shorter_full_fine_tuning_is_recommended_as_what_it_is():
+    runs = study(**{"bottom-up:2": (10.0, (0.80, 0.81, 0.82)), "short-full:0.5": (10.0, (0.90, 0.91, 0.92))})
+    assert said(*runs).startswith(
+        "Freeze nothing, and end the learning-rate schedule after 0.5 of the steps (short-full:0.5): 2.0× faster"
+    )
+
+
 def test_a_large_loss_with_a_wide_interval_is_not_taken_for_none():
     runs = study(**{"bottom-up:3": (5.0, (0.70, 0.91, 0.80))})
     assert summarize_runs(runs).rows[1].loss.high > 0
