@@ -2,7 +2,8 @@
 
 The first line is what all runs of the study have in common: its `study.json`, and the fields of `SHARED` of its runs.
 Each further line is one finished run without these fields. Nothing else is left out, but numbers of signals are
-rounded to four digits. A failed run is not stored, since the same command repeats it.
+rounded to four digits, and of a model in a folder only the folder's own name stays. A failed run is not stored, since
+the same command repeats it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ SHARED = ("task", "model", "settings", "environment")
 def pack(folder: Path, file: Path) -> None:
     """Write all finished runs of the study in `folder` to `file`."""
     runs = [run.to_json() for run in StudyFolder(folder).runs() if isinstance(run, RunResult)]
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    for record in (study, *runs):
+        record["model"]["name"] = _without_path(record["model"]["name"])
     common = {name: runs[0][name] for name in SHARED} if runs else {}
-    lines = [{"study": json.loads((folder / "study.json").read_text(encoding="utf-8")), **common}]
+    lines = [{"study": study, **common}]
     for run in sorted(runs, key=lambda run: (run["scenario"], run["seed"])):
         kept = {name: value for name, value in run.items() if name not in SHARED or value != common[name]}
         kept["signals"] = [{**signal, "values": _rounded(signal["values"])} for signal in run["signals"]]
@@ -62,6 +66,11 @@ def read(file: Path) -> list[RunResult]:
     first, *rest = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     common: dict[str, Any] = {name: first[name] for name in SHARED if name in first}
     return [RunResult.from_json({**common, **line}) for line in rest]
+
+
+def _without_path(name: str) -> str:
+    """`e5-small` of `/models/e5-small`; a name on the hub stays as it is."""
+    return Path(name).name if name.startswith((".", "/")) or Path(name).is_dir() else name
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from results import UNFROZEN, folder_of, made
+from results import MODEL, UNFROZEN, folder_of, made
 
 from adaptivefreeze.cli.config import read_config
 from adaptivefreeze.cli.main import app
@@ -84,6 +84,19 @@ def test_all_but_rounded_signals_comes_back_from_the_file(script, tmp_path):
     module.unpack(tmp_path / "study.jsonl", tmp_path / "copy")
     assert StudyFolder(tmp_path / "copy").runs() == runs
     assert (tmp_path / "copy" / "study.json").read_text() == (tmp_path / "study" / "study.json").read_text()
+
+
+def test_no_path_of_the_machine_is_stored(script, tmp_path):
+    module = script("stored_runs")
+    folder = folder_of(tmp_path / "study", made(model=replace(MODEL, name=str(tmp_path / "e5-small"))))
+    value = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps({**value, "model": {**value["model"], "name": "/models/e5-small"}}))
+    module.pack(folder, tmp_path / "study.jsonl")
+    assert '"name":"e5-small"' in (tmp_path / "study.jsonl").read_text()
+    assert "/models" not in (tmp_path / "study.jsonl").read_text()
+    assert str(tmp_path) not in (tmp_path / "study.jsonl").read_text()
+    module.pack(folder_of(tmp_path / "hub", made(model=replace(MODEL, name="intfloat/e5"))), tmp_path / "hub.jsonl")
+    assert '"name":"intfloat/e5"' in (tmp_path / "hub.jsonl").read_text()
 
 
 def test_scores_and_times_are_read_off_relative_to_full_fine_tuning(script, tmp_path):
