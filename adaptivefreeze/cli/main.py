@@ -60,9 +60,14 @@ def compare(
     task: Kind = None,
     scenarios: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC...", help="Policies, or sets: paper (default), depths, static, adaptive, all."),
+        typer.Option(
+            metavar="SPEC...",
+            help="Policies, or sets: paper (default, but not of the demo), depths, static, adaptive, all.",
+        ),
     ] = None,
-    seeds: Annotated[list[str] | None, typer.Option(metavar="N...", help="Seeds of each scenario (0).")] = None,
+    seeds: Annotated[
+        list[str] | None, typer.Option(metavar="N...", help="Seeds of each scenario (0; demo: 0 1).")
+    ] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -79,7 +84,10 @@ def compare(
     match: Annotated[
         str, typer.Option(help="steps: equal epochs; time: as many epochs as fit into the time of full fine-tuning.")
     ] = "steps",
-    cache: Cache = False,
+    cache: Annotated[
+        bool | None,
+        typer.Option("--cache/--no-cache", help="Cache the outputs of frozen leading blocks; the demo does."),
+    ] = None,
     set: Fields = None,
     device: Device = None,
     clock: Clock = "wall",
@@ -99,10 +107,10 @@ def compare(
     from ..report.progress import ProgressBar
     from ..report.publish import publish
     from ..report.terminal import show_report
-    from .request import Request
+    from .request import Request, with_demo_comparison
 
     silence_libraries()
-    request = Request.of(ctx.params)
+    request = Request.of(with_demo_comparison(ctx.params))
     with ProgressBar() as progress:
         comparison = run_all(
             request.load_task(),

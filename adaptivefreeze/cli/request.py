@@ -104,6 +104,17 @@ class Request:
         return load_task(self.dataset, model=self.model, kind=self.kind, max_length=self.max_length, **self.loading)
 
 
+def with_demo_comparison(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `compare`; on the demo data set, with its scenarios, seeds and cache where not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.get("dataset", "demo") != "demo":
+        return given
+    from ..data import DEMO
+
+    seeds = [str(seed) for seed in DEMO.seeds]
+    return {"scenarios": list(DEMO.scenarios), "seeds": seeds, "cache": DEMO.cache, **given}
+
+
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
     """Parse integers separated by spaces or commas.
 

@@ -18,12 +18,26 @@ from .corpus import OUTSIDE, Corpus, TaggedSentences, tagged_corpus
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Default training settings of the demo, with which the trade-off shows within minutes on two cores."""
+    """Default settings of the demo, which takes a few minutes on two cores.
 
-    epochs: int = 3
+    Args:
+        epochs: Passes over the training examples. In all but the first one the cache skips what is frozen.
+        batch_size: Examples per step.
+        learning_rate: Peak learning rate, one at which full fine-tuning does well.
+        max_length: Maximum length of an example in tokens.
+        scenarios: What `adaptivefreeze compare` compares: full fine-tuning, one to three frozen blocks, an adaptive
+            policy, and a side network.
+        seeds: The seeds of `adaptivefreeze compare`; two, so that there are intervals.
+        cache: Whether `adaptivefreeze compare` uses the prefix cache.
+    """
+
+    epochs: int = 4
     batch_size: int = 32
     learning_rate: float = 7e-4
     max_length: int = 64
+    scenarios: tuple[str, ...] = ("nothing", "bottom-up:1", "bottom-up:2", "bottom-up:3", "autofreeze", "side")
+    seeds: tuple[int, ...] = (0, 1)
+    cache: bool = True
 
 
 DEMO = DemoSettings()

@@ -74,6 +74,8 @@ class Row:
         speedup_to_quality: `seconds_to_quality` of full fine-tuning divided by that of the row, seed by seed.
         entity_reached: Seeds that reached full fine-tuning's final validation entity F1.
         speedup_to_entity_quality: The same ratio for entity F1.
+        cache_hit_rate: Share of the lookups in the prefix cache that found a stored output.
+        cache_seconds_saved: Estimated time of the forward passes that the cache skipped, less the time that it took.
     """
 
     scenario: str
@@ -111,6 +113,8 @@ class Row:
     entity_reached: tuple[int, ...] = ()
     speedup_to_entity_quality: Spread | None = None
     peak_memory_bytes: Spread | None = None
+    cache_hit_rate: Spread | None = None
+    cache_seconds_saved: Spread | None = None
     energy_joules: Spread | None = None
 
     @property

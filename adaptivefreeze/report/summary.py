@@ -87,7 +87,9 @@ def summarize_runs(runs: Iterable[RunResult | FailedRun], unfinished: Sequence[s
     Raises:
         ValueError: If there are no runs.
     """
-    ordered = sorted(runs, key=lambda run: (scenario_key(run.scenario), run.seed))
+    runs = list(runs)
+    places = {scenario: scenario_key(scenario) for scenario in {run.scenario for run in runs}}
+    ordered = sorted(runs, key=lambda run: (places[run.scenario], run.seed))
     if not ordered:
         raise ValueError("No runs to summarize.")
     results = [run for run in ordered if isinstance(run, RunResult)]
@@ -181,6 +183,7 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
     full = reference.train_seconds
     ratios = [] if full is None else [reference.seconds.get(run.seed, full) / run.train_seconds for run in runs]
     validation = {run.seed: run.validation[-1].macro_f1 for run in runs if run.validation}
+    caches = [_used_cache(run) for run in runs]
     return Row(
         scenario=scenario,
         notes=(f"failed: seed {', '.join(map(str, failed))}",) if failed else (),
@@ -209,7 +212,17 @@ def _row(scenario: str, all_runs: Sequence[RunResult | FailedRun], reference: _R
         speedup_to_entity_quality=reference.entity_quality.speedup(entity_seconds),
         peak_memory_bytes=Spread.of(run.peak_memory_bytes for run in runs),
         energy_joules=Spread.of(run.energy_joules for run in runs),
+        cache_hit_rate=Spread.of(stats["hit_rate"] if stats else None for stats in caches),
+        cache_seconds_saved=Spread.of(
+            stats["seconds_saved"] - stats["seconds_spent"] if stats else None for stats in caches
+        ),
     )
+
+
+def _used_cache(run: RunResult) -> Mapping[str, float] | None:
+    """The statistics of a cache in which something was looked up."""
+    stats = run.cache_stats
+    return stats if stats and (stats.get("hits") or stats.get("misses")) else None
 
 
 def _paired(scores: Mapping[int, float], full: Mapping[int, float]) -> Interval | None:

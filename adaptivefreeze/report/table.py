@@ -67,6 +67,7 @@ def columns(summary: Summary) -> tuple[Column, ...]:
         train,
         speedup,
         _spread("predicted ×", "predicted_speedup", _ratio),
+        *(_CACHE if any(row.cache_hit_rate for row in summary.rows) else ()),
         *((_spread("validation macro F1", "validation_score", _score),) if untested else ()),
         _spread("accuracy", "accuracy", _score),
         _spread("macro F1", "macro_f1", _score),
@@ -167,6 +168,11 @@ _TO_ENTITY_QUALITY = _spread(
     "× to entity F1", "speedup_to_entity_quality", lambda value: f"{value:.2f}", reached="entity_reached"
 )
 
+_CACHE = (
+    _spread("cache hits", "cache_hit_rate", "{:.0%}".format),
+    _spread("cache saved s", "cache_seconds_saved", lambda value: f"{value:,.1f}"),
+)
+
 _CERTAINTY = (
     Column(
         "95 % interval",
@@ -232,13 +238,19 @@ def caption(summary: Summary) -> str:
     control = control if any(row.control for row in summary.rows) else ""
     clock = "processor " if all(run.settings.get("clock") == "processor" for run in summary.results) else ""
     half = " ± half of its 95 % t interval" if len(seeds) > 1 else ""
+    cached = (
+        "Cache hits: share of lookups that found a stored output; cache saved s: estimated time of the forward passes "
+        "that were skipped, less the time of the cache, evaluations included. "
+        if any(row.cache_hit_rate for row in summary.rows)
+        else ""
+    )
     epochs = "Epochs: as many as fit into the training time of full fine-tuning. " if _same_time(summary) else ""
     entities = "; × to entity F1: the same by entity F1" if any(row.entity_loss for row in summary.rows) else ""
     return (
         f"Scores on the test split, {over}.{resolved} Train s: {clock}time in training steps. ×: speedup over full "
         "fine-tuning, seed by seed. Predicted ×: the same by the cost model. Δ: difference to full fine-tuning in "
-        f"points, seed by seed{half}. {control}{epochs}s to quality: training time until validation macro F1 first "
-        f"came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same seed; (2 of "
+        f"points, seed by seed{half}. {control}{cached}{epochs}s to quality: training time until validation macro F1 "
+        f"first came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same seed; (2 of "
         "3): mean over the seeds that reached it. × to quality: that time for full fine-tuning divided by that of the "
         f"row{entities}."
     )

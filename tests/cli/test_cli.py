@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from adaptivefreeze.cli.main import app
 from adaptivefreeze.cli.options import repeat_names
+from adaptivefreeze.cli.request import Request, with_demo_comparison
+from adaptivefreeze.data import DEMO
 
 QUICK = ["--epochs", "1", "--batch-size", "8", "--max-length", "16", "--device", "cpu"]
 
@@ -98,6 +100,19 @@ def test_report_makes_the_same_again_and_joins_folders(run, tmp_path):
     assert "nothing" in joined.stdout
     assert "head-only" in joined.stdout
     assert (tmp_path / "runs" / "report" / "report.html").is_file()
+
+
+def test_only_compare_on_the_demo_data_has_scenarios_seeds_and_a_cache_by_default():
+    demo = Request.of(with_demo_comparison({}))
+    assert [str(policy) for policy in demo.scenarios] == list(DEMO.scenarios)
+    assert (demo.seeds, demo.settings.cache, demo.settings.epochs) == (DEMO.seeds, True, DEMO.epochs)
+    asked = {"scenarios": ["paper"], "seeds": ["3"], "cache": False, "epochs": 1.0}
+    chosen = Request.of(with_demo_comparison(asked))
+    assert (chosen.scenarios, chosen.seeds) == (("paper",), (3,))
+    assert (chosen.settings.cache, chosen.settings.epochs) == (False, 1)
+    other = Request.of(with_demo_comparison({"dataset": "elsewhere", "seeds": None}))
+    assert (other.scenarios, other.seeds, other.settings.cache) == (("paper",), (0,), False)
+    assert Request.of({"suffix": "search"}).seeds == (0,)
 
 
 def test_train_saves_a_model_that_can_be_trained_on(run, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from results import failed, made, searched
 from rich.console import Console
 
+from adaptivefreeze.cache import CacheStats
 from adaptivefreeze.comparison.result import Metrics
 from adaptivefreeze.report.formats import as_csv, latex, markdown
 from adaptivefreeze.report.load import summarize_search
@@ -92,6 +93,24 @@ def test_classes_are_listed_with_their_support_rare_ones_first():
     text = markdown([summarize_runs([scored("nothing", 0.95, 0.4), scored("bottom-up:2", 0.94, 0.1)])])
     lines = text.partition("| class |")[2].splitlines()
     assert lines[2:4] == ["| ADAGE | 3 | 40.0 | 10.0 |", "| PER | 900 | 95.0 | 94.0 |"]
+
+
+def test_what_the_cache_did_is_shown_where_something_was_looked_up():
+    stats = CacheStats(hits=3, misses=1, seconds_saved=12.5, seconds_spent=0.5)
+    others = CacheStats(hits=1, misses=1, seconds_saved=9.0, seconds_spent=1.0)
+    runs = [
+        made("nothing", cache=True, cache_stats=CacheStats().to_json()),
+        made("bottom-up:2", 0, cache=True, cache_stats=stats.to_json()),
+        made("bottom-up:2", 1, cache=True, cache_stats=others.to_json()),
+    ]
+    summary = summarize_runs(runs)
+    shown = {column.title: [column.cell(row) for row in summary.rows] for column in columns(summary)}
+    assert shown["cache hits"] == ["–", "62% ± 18%"]
+    assert shown["cache saved s"] == ["–", "10.0 ± 2.8"]
+    assert "evaluations included" in caption(summary)
+    plain = summarize_runs(RUNS)
+    assert not [column.title for column in columns(plain) if "cache" in column.title]
+    assert "Cache hits" not in caption(plain)
 
 
 def test_entity_f1_is_a_column_only_where_there_are_entities():
