@@ -71,6 +71,8 @@ def pages(tmp_path_factory):
 @pytest.fixture
 def opened(browser, pages, request):
     """The page of the test's parameters, and what went wrong in it."""
+    from playwright.sync_api import expect
+
     name, width, scheme = request.param
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page, wrong = context.new_page(), []
@@ -80,7 +82,8 @@ def opened(browser, pages, request):
     page.on("dialog", lambda dialog: wrong.append(dialog.message))
     page.goto(pages[name])
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    page.wait_for_function("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('svg'))")
+    # A function to wait for would be evaluated in the page, which its content security policy forbids.
+    expect(page.locator(".plot:not(:has(svg))")).to_have_count(0)
     yield page, wrong
     context.close()
 
