@@ -66,7 +66,7 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[
-        list[str] | None, typer.Option(metavar="N...", help="Seeds of each scenario (0; demo: 0 1).")
+        list[str] | None, typer.Option(metavar="N...", help="Seeds of each scenario (0; demo: 0 1 2).")
     ] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
