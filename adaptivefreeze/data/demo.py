@@ -27,7 +27,7 @@ class DemoSettings:
         max_length: Maximum length of an example in tokens.
         scenarios: What `adaptivefreeze compare` compares: full fine-tuning, one to three frozen blocks, and an
             adaptive policy.
-        seeds: The seeds of `adaptivefreeze compare`; with two, intervals would be three times as wide.
+        seeds: The seeds of `adaptivefreeze compare`; with two, intervals would be more than three times as wide.
         cache: Whether `adaptivefreeze compare` uses the prefix cache.
     """
 
