@@ -126,8 +126,17 @@
         const [px, py] = [x(m.x), y(m.y)];
         points.push({px, py, m, text: m.text || `${series.name}: ${short(m.y)} at ${short(m.x)}`});
         const bar = {stroke: look.color, "stroke-width": 1.2, class: "error"};
-        if (m.x_error) add(group, "line", {...bar, x1: x(m.x_error[0]), x2: x(m.x_error[1]), y1: py, y2: py});
-        if (m.y_error) add(group, "line", {...bar, x1: px, x2: px, y1: y(m.y_error[0]), y2: y(m.y_error[1])});
+        const within = (low, high) => (at) => Math.min(high, Math.max(low, at));
+        if (m.x_error) {
+          const [x1, x2] = m.x_error.map(x).map(within(box.left, box.right));
+          add(group, "line", {...bar, x1, x2, y1: py, y2: py});
+          taken.push([x1, py - 2, x2, py + 2]);
+        }
+        if (m.y_error) {
+          const [y1, y2] = m.y_error.map(y).map(within(box.top, box.bottom));
+          add(group, "line", {...bar, x1: px, x2: px, y1, y2});
+          taken.push([px - 2, y2, px + 2, y1]);
+        }
         if (series.style !== "line" && series.marks.length <= 40) {
           marker(group, look, {transform: `translate(${px.toFixed(1)} ${py.toFixed(1)})`});
         }
@@ -156,7 +165,7 @@
     });
   }
 
-  // Writes each label at the nearest place where it covers no point, line or label; hovering names the others.
+  // Writes each label at the nearest place where it covers no point, line, error bar or label; hovering names the others.
   function label(box, points, taken) {
     taken.push(...points.map(({px, py}) => [px - 6, py - 6, px + 6, py + 6]));
     for (const {px, py, m} of points) {

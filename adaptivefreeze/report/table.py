@@ -67,12 +67,12 @@ def columns(summary: Summary) -> tuple[Column, ...]:
         train,
         speedup,
         _spread("predicted ×", "predicted_speedup", _ratio),
-        *(_CACHE if any(row.cache_hit_rate for row in summary.rows) else ()),
         *((_spread("validation macro F1", "validation_score", _score),) if untested else ()),
-        _spread("accuracy", "accuracy", _score),
         _spread("macro F1", "macro_f1", _score),
         _difference("Δ macro F1", "loss", "macro_f1_difference"),
         *((_CONTROL,) if has_controls else ()),
+        *(_CACHE if any(row.cache_hit_rate for row in summary.rows) else ()),
+        _spread("accuracy", "accuracy", _score),
         _spread("weighted F1", "weighted_f1", _score),
         *((_spread("entity F1", "entity_f1", _score),) if has_entities else ()),
         *((_difference("Δ entity F1", "entity_loss", "entity_f1_difference"),) if has_entities else ()),
@@ -250,9 +250,9 @@ def caption(summary: Summary) -> str:
         f"Scores on the test split, {over}.{resolved} Train s: {clock}time in training steps. ×: speedup over full "
         "fine-tuning, seed by seed. Predicted ×: the same by the cost model. Δ: difference to full fine-tuning in "
         f"points, seed by seed{half}. {control}{cached}{epochs}s to quality: training time until validation macro F1 "
-        f"first came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same seed; (2 of "
-        "3): mean over the seeds that reached it. × to quality: that time for full fine-tuning divided by that of the "
-        f"row{entities}."
+        f"first came within {TOLERANCE * 100:.1f} points of the final score of full fine-tuning with the same seed; "
+        "(2 of 3): mean over the seeds that reached it. × to quality: that time for full fine-tuning divided by that "
+        f"of the row{entities}."
     )
 
 

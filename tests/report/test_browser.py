@@ -119,6 +119,17 @@ def test_nothing_overflows_overlaps_fails_or_is_requested(opened):
         frame = figure.query_selector(".plot svg").bounding_box()
         cut = [t[0] for t in texts if t[1] < frame["x"] - 1 or t[3] > frame["x"] + frame["width"] + 1]
         assert cut == []
+        crossed = figure.eval_on_selector_all(
+            ".error",
+            """(bars) => bars.flatMap((bar) => {
+                 const a = bar.getBoundingClientRect();
+                 return [...bar.closest("svg").querySelectorAll(".label")].filter((label) => {
+                   const b = label.getBoundingClientRect();
+                   return a.left < b.right - 1 && a.right > b.left + 1 && a.top < b.bottom - 1 && a.bottom > b.top + 1;
+                 }).map((label) => label.textContent);
+               })""",
+        )
+        assert crossed == [], figure.get_attribute("data-title")
     assert wrong == []
 
 
