@@ -77,7 +77,7 @@ def test_compare_prints_the_table_and_writes_what_it_promises(run, tmp_path):
     assert "[6/6] head-only, seed 1" in done.stderr
     written = {str(path.relative_to(tmp_path / "out")) for path in files(tmp_path / "out")}
     runs = {f"runs/{name}-s{seed}.json" for name in ("nothing", "bottom-up:2", "head-only") for seed in (0, 1)}
-    assert written == runs | {"study.json", "table.md", "table.csv", "table.tex", "report.html"}
+    assert written == runs | {"study.json", "table.md", "table.csv", "table.tex", "classes.csv", "report.html"}
 
     before = files(tmp_path / "out" / "runs")
     again = run("compare", "--scenarios", "nothing", "bottom-up:2,head-only", "--seeds=0,1", "--output", "out")
