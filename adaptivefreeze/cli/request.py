@@ -105,8 +105,11 @@ class Request:
 
 
 def with_demo_comparison(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `compare`; on the demo data set, with its scenarios, seeds and cache where not given."""
-    given = {name: value for name, value in options.items() if value is not None}
+    """Return the options of `compare`; on the demo data set, with its scenarios, seeds and cache where not given.
+
+    None and an empty list mean that an option is not given.
+    """
+    given = {name: value for name, value in options.items() if value is not None and value != () and value != []}
     if given.get("dataset", "demo") != "demo":
         return given
     from ..data import DEMO

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from tiny import save_model, save_tags, save_texts
 from typer.testing import CliRunner
 
@@ -103,16 +104,19 @@ def test_report_makes_the_same_again_and_joins_folders(run, tmp_path):
 
 
 def test_only_compare_on_the_demo_data_has_scenarios_seeds_and_a_cache_by_default():
-    demo = Request.of(with_demo_comparison({}))
+    def typed(command, *words):
+        options = typer.main.get_command(app).commands[command].make_context(command, list(words)).params
+        return Request.of(with_demo_comparison(options) if command == "compare" else options)
+
+    demo = typed("compare")
     assert [str(policy) for policy in demo.scenarios] == list(DEMO.scenarios)
     assert (demo.seeds, demo.settings.cache, demo.settings.epochs) == (DEMO.seeds, True, DEMO.epochs)
-    asked = {"scenarios": ["paper"], "seeds": ["3"], "cache": False, "epochs": 1.0}
-    chosen = Request.of(with_demo_comparison(asked))
+    chosen = typed("compare", "--scenarios", "paper", "--seeds", "3", "--no-cache", "--epochs", "1")
     assert (chosen.scenarios, chosen.seeds) == (("paper",), (3,))
     assert (chosen.settings.cache, chosen.settings.epochs) == (False, 1)
-    other = Request.of(with_demo_comparison({"dataset": "elsewhere", "seeds": None}))
+    other = typed("compare", "--dataset", "elsewhere")
     assert (other.scenarios, other.seeds, other.settings.cache) == (("paper",), (0,), False)
-    assert Request.of({"suffix": "search"}).seeds == (0,)
+    assert typed("search").seeds == (0,)
 
 
 def test_train_saves_a_model_that_can_be_trained_on(run, tmp_path):
