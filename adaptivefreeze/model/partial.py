@@ -22,6 +22,7 @@ class PartialFreeze:
     The gradient of a frozen element is zero from the backward pass on, so that it takes no part in the norm that
     gradients are clipped by. That is not enough: momentum and weight decay move elements without a gradient, and some
     optimizers mix the elements of a matrix. So each frozen element gets its value of before the step back after it.
+    This takes a copy of the parameter during the step. Gradients and optimizer state keep the shape of the parameter.
 
     Args:
         parameters: The parameters of the model by name.
