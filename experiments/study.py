@@ -19,7 +19,8 @@ import argparse
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from stored_runs import pack, unpack
@@ -48,12 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             unpack(file, folder)
     status = 0
     if options.command != "tables":
-        # A request to stop ends the study in order, as Ctrl-C does.
-        before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-        try:
+        with _stopped_in_order():
             status = _run(options.command, "--config", options.config, *passed, "--output", folder)
-        finally:
-            signal.signal(signal.SIGTERM, before)
     if status == 2 or not any((folder / "runs").glob("*.json")):
         return status or 2
     pack(folder, stored)
@@ -70,6 +67,20 @@ def tables(folder: Path, stem: Path, published: Path | None) -> None:
     for name in FIGURES:
         if (folder / "figures" / f"{name}.svg").is_file():
             shutil.copyfile(folder / "figures" / f"{name}.svg", stem.with_name(f"{stem.name}_{name}.svg"))
+
+
+@contextmanager
+def _stopped_in_order() -> Iterator[None]:
+    """Let a request to terminate end the study as Ctrl-C does, also in the background, where that is ignored."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(*words: str | Path) -> int:
