@@ -48,6 +48,19 @@ def files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+def test_options_of_examples_clock_and_control_reach_the_runs(run):
+    words = ["--per-class", "4", "--test-limit", "5", "--clock", "processor", "--short-full", "--output", "out"]
+    assert run("compare", "--scenarios", "bottom-up:0", "bottom-up:4", *words).exit_code == 0
+    stored = {path.stem: json.loads(path.read_text()) for path in Path("out/runs").iterdir()}
+    assert {"bottom-up:0-s0", "bottom-up:4-s0"} <= set(stored)
+    assert all("short-full" in name for name in set(stored) - {"bottom-up:0-s0", "bottom-up:4-s0"})
+    for result in stored.values():
+        assert result["settings"]["clock"] == "processor"
+        assert 4 <= result["task"]["train_examples"] <= 8
+        assert sum(result["task"]["label_counts"]["test"].values()) < 5 * 7
+    assert run("compare", "--limit", "4", *words).exit_code == 2
+
+
 # How words become options
 
 
