@@ -68,19 +68,23 @@ def main() -> None:
     keep_memory(True)
     task = load_task(options.dataset, model=options.model, limit=options.limit)
     trainings = [*((f"entities, learning rate {rate:g}", False, rate) for rate in RATES), ("persons", True, RATES[1])]
-    lines, totals = [], [0.0, 0.0]
+    lines, totals, later = [], [0.0, 0.0], 0
     with tempfile.TemporaryDirectory() as rows:
         for name, second, rate in trainings:
             shared, ran = train(task, second, rate, options, Path(rows))
             alone, ran_alone = train(task, second, rate, options, None)
             totals = [totals[0] + shared, totals[1] + alone]
+            later += ran if lines else 0
             lines.append(f"| {name} | {shared:.1f} | {ran} | {alone:.1f} | {ran_alone} |")
             print(lines[-1], flush=True)
         size = sum(path.stat().st_size for path in Path(rows).iterdir())
     text = "\n".join(
         [
             f"With rows on disk, {len(trainings)} trainings took {totals[0]:.0f} s instead of {totals[1]:.0f} s "
-            f"({totals[1] / totals[0]:.1f} times as fast). After the first, the model ran for no example.",
+            f"({totals[1] / totals[0]:.1f} times as fast). After the first, the model ran for {later or 'no'} examples.",
+            "",
+            f"`OMP_NUM_THREADS=1 python benchmarks/shared_rows.py --model PATH --dataset PATH --limit {options.limit} "
+            f"--epochs {options.epochs:g}`",
             "",
             f"{Path(options.dataset).name}, {options.limit} sentences, {options.epochs:g} epochs, "
             f"{Path(options.model).name}; {size / 2**20:.0f} MiB of rows. {describe()}.",

@@ -143,7 +143,7 @@ class RunResult:
         validation: The validation curve.
         train_loss: Mean training loss.
         train_seconds: Time of the training steps, without evaluation, loading or saving.
-        eval_seconds: Time of all evaluations on the validation and test splits.
+        eval_seconds: Time of all evaluations on the validation and test splits, always by the clock on the wall.
         steps: Number of optimizer steps.
         samples_per_second: Training examples per second of training time.
         trainable_parameters: Number of trainable parameters at the end.

@@ -107,8 +107,9 @@ class ProgressBar(ProgressListener):
             self._advise(run)
 
     def _advise(self, run: RunResult) -> None:
-        """Say once that evaluation takes most of the time."""
-        if not self._advised and run.eval_seconds > max(run.train_seconds, _LONG_EVALUATION):
+        """Say once that evaluation takes most of the time, if both are measured by the same clock."""
+        same_clock = run.settings.get("clock", "wall") == "wall"
+        if not self._advised and same_clock and run.eval_seconds > max(run.train_seconds, _LONG_EVALUATION):
             self._advised = True
             self._print(
                 f"Evaluation took {run.eval_seconds:.0f} s, training {run.train_seconds:.0f} s: --eval-limit "

@@ -72,9 +72,10 @@ def test_an_evaluation_that_takes_most_of_the_time_is_reported_once():
     assert [line for line in shown if "--eval-limit" in line] == [
         f"Evaluation took 90 s, training 30 s: --eval-limit {long.task.train_examples} evaluates on fewer examples."
     ]
-    assert not any(
-        "--eval-limit" in line for line in lines(lambda progress: progress.run_ended(made(eval_seconds=1.0)))
-    )
+    short = made(eval_seconds=1.0)
+    processor = made(train_seconds=30.0, eval_seconds=90.0, settings={"clock": "processor"})  # of training alone
+    for run in (short, processor):
+        assert not any("--eval-limit" in line for line in lines(lambda progress, run=run: progress.run_ended(run)))
 
 
 def test_a_score_that_a_run_does_not_have_is_not_measured():
