@@ -81,7 +81,8 @@ def main() -> None:
     text = "\n".join(
         [
             f"With rows on disk, {len(trainings)} trainings took {totals[0]:.0f} s instead of {totals[1]:.0f} s "
-            f"({totals[1] / totals[0]:.1f} times as fast). After the first, the model ran for {later or 'no'} examples.",
+            f"({totals[1] / totals[0]:.1f} times as fast). After the first, the model ran for "
+            f"{later or 'no'} examples.",
             "",
             f"`OMP_NUM_THREADS=1 python benchmarks/shared_rows.py --model PATH --dataset PATH --limit {options.limit} "
             f"--epochs {options.epochs:g}`",
