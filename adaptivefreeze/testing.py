@@ -31,6 +31,7 @@ from .policies import (
     Norms,
     Patience,
     Policy,
+    Sieve,
     Signals,
     StepCosts,
     parse_policy,
@@ -43,7 +44,9 @@ METRICS = ("eval_loss", "eval_accuracy", "eval_f1", "eval_macro_f1")
 """Names of the metrics that simulated evaluations report, unless others are given."""
 
 _PROBE_EXAMPLES = 4
-_WRAPPERS: tuple[tuple[type[Wrapper], float], ...] = ((Floor, 1), (Ceiling, 0.5), (Patience, 1), (After, 0.3))
+_WRAPPERS: tuple[tuple[type[Wrapper], float], ...] = (
+    *((Floor, 1), (Ceiling, 0.5), (Patience, 1), (After, 0.3), (Sieve, 0.5)),
+)
 _FIELD_OF = {"block gradients": "gradients", "timed costs": "costs"}
 _MEASURED = tuple({_FIELD_OF.get(name, name) for name in (*MEASURES, *COSTS)})
 

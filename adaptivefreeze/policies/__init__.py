@@ -19,7 +19,7 @@ from .slices import EmbeddingRows, FewDimensions, Semifreddo, WeightFreezing
 from .smartfrz import SmartFRZ
 from .static import BottomUp, HeadOnly, Interleaved, Modules, Nothing, TopDown
 from .validation import ValidationDriven
-from .wrappers import WRAPPERS, After, Ceiling, Floor, Patience
+from .wrappers import WRAPPERS, After, Ceiling, Floor, Patience, Sieve
 
 __all__ = [
     "WRAPPERS",
@@ -56,6 +56,7 @@ __all__ = [
     "Semifreddo",
     "ShortFull",
     "SideTuning",
+    "Sieve",
     "Signals",
     "SmartFRZ",
     "StepCosts",

@@ -39,6 +39,20 @@ class SideShape(NamedTuple):
     dropout: float
 
 
+class SieveRule(NamedTuple):
+    """Which examples of the training data an epoch leaves out.
+
+    Attributes:
+        share: Share of the learnt examples that an epoch leaves out, from 0 to 0.9.
+        until: Share of the epochs, counted from the first, that leave examples out. The later ones use all of them.
+        blind: Whether as many examples are taken for learnt at random: the control.
+    """
+
+    share: float
+    until: float
+    blind: bool
+
+
 class Policy(ABC):
     """Base class of policies. A direct subclass is static: its initial mask holds for the whole run.
 
@@ -125,6 +139,11 @@ class Policy(ABC):
         """The side network that the policy trains, if any."""
         return None
 
+    @property
+    def sieve(self) -> SieveRule | None:
+        """Which examples of the training data are left out, if any are."""
+        return None
+
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         """Return when `AdaptivePolicy.update` is to be called, as a pure function of the arguments.
 
@@ -167,15 +186,7 @@ class Policy(ABC):
 
     def __str__(self) -> str:
         """Return the spec: a required first argument by position, other arguments by name where not the default."""
-        words = []
-        for index, field in enumerate(f for f in arguments_of(type(self))):
-            value = getattr(self, field.name)
-            if index == 0 and field.default is dataclasses.MISSING:
-                words.append(_word(value))
-            elif value != field.default:
-                words.append(f"{field.name}={_word(value)}")
-        name = getattr(self, "name", type(self).__name__)
-        return f"{name}:{','.join(words)}" if words else name
+        return spec_of(self, arguments_of(type(self)))
 
 
 class AdaptivePolicy(Policy):
@@ -225,7 +236,7 @@ class Schedule(AdaptivePolicy):
 
 
 def is_full_fine_tuning(policy: Policy, model: BlockStack | int) -> bool:
-    """Return whether `policy` freezes nothing during the whole run, and changes no learning rate.
+    """Return whether `policy` freezes nothing in the whole run, changes no learning rate and leaves out no example.
 
     This is a property of what it does, not of its name: `nothing`, `bottom-up:0`, `bottom-up:0.0` and `top-down:0`
     are all full fine-tuning. An adaptive policy is not, even when it ends up freezing nothing.
@@ -235,7 +246,7 @@ def is_full_fine_tuning(policy: Policy, model: BlockStack | int) -> bool:
         model: The units of the model, or only its number of blocks. With the number of blocks, a policy that selects
             parameters by name is taken to freeze some.
     """
-    if not policy.is_static:
+    if not policy.is_static or (policy.sieve is not None and policy.sieve.share > 0):
         return False
     stack = _without_parameters(model) if isinstance(model, int) else model
     try:
@@ -243,6 +254,19 @@ def is_full_fine_tuning(policy: Policy, model: BlockStack | int) -> bool:
     except RequestError:  # the policy does not fit the model, or selects parameters by name
         return False
     return mask == FreezeMask(mask.depth) and not policy.initial_learning_rates(stack)
+
+
+def spec_of(policy: Policy, arguments: Sequence[dataclasses.Field[Any]]) -> str:
+    """Return the name of a policy and those of its `arguments` that a spec has to give."""
+    words = []
+    for index, field in enumerate(arguments):
+        value = getattr(policy, field.name)
+        if index == 0 and field.default is dataclasses.MISSING:
+            words.append(_word(value))
+        elif value != field.default:
+            words.append(f"{field.name}={_word(value)}")
+    name = getattr(policy, "name", type(policy).__name__)
+    return f"{name}:{','.join(words)}" if words else name
 
 
 def arguments_of(cls: type[Policy]) -> list[dataclasses.Field[Any]]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from ..errors import RequestError
 from .base import Policy, arguments_of
-from .wrappers import WRAPPERS
+from .wrappers import WRAPPERS, Wrapper
 
 ENTRY_POINTS = "adaptivefreeze.policies"
 """The entry point group whose modules are imported when policies are listed or an unknown name is given."""
@@ -129,7 +129,7 @@ def parse_policy(spec: str | Policy) -> Policy:
     """Return the policy that a spec describes.
 
     A spec is a name, then arguments: `name:value` or `name:key=value,key=value`. Wrappers follow with a plus sign:
-    `autofreeze+ceiling:6`.
+    `autofreeze+ceiling:6`, `nothing+sieve:0.5,until=1`.
 
     Args:
         spec: The spec. A policy is returned unchanged.
@@ -163,7 +163,7 @@ def parse_policy(spec: str | Policy) -> Policy:
     policy = cls(**_arguments(cls, text, rest))
     for found in reversed(wrapped):
         wrapper = next(w for w in WRAPPERS if w.name == found[1])
-        policy = wrapper(policy, _value(spec, found[2]))
+        policy = wrapper(policy, **_arguments(wrapper, found[0], found[2]))
     return policy
 
 
@@ -181,7 +181,9 @@ def _find(name: str, spec: str) -> type[Policy]:
 
 def _arguments(cls: type[Policy], spec: str, text: str) -> dict[str, object]:
     """Parse the part of a spec after the name."""
-    fields = {field.name: field for field in arguments_of(cls)}
+    fields = {
+        field.name: field for field in arguments_of(cls) if not (issubclass(cls, Wrapper) and field.name == "policy")
+    }
     first = next(iter(fields), "")
     arguments: dict[str, object] = {}
     # A single required text may hold commas and equal signs of its own, as regular expressions do.

@@ -1,4 +1,4 @@
-"""Wrappers around any policy: a floor and a ceiling of depth, patience, and a delayed start."""
+"""Wrappers around any policy: a floor and a ceiling of depth, patience, a delayed start, and a sieve of the data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
-from .arguments import check_depth, check_number, depth_of
-from .base import AdaptivePolicy, Policy, SideShape
+from .arguments import check_depth, check_flag, check_number, depth_of
+from .base import AdaptivePolicy, Policy, SideShape, SieveRule, arguments_of, spec_of
 from .decision import Decision, DecisionPoints, Signals
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 class Wrapper(AdaptivePolicy):
     """Base class of wrappers, which forward everything to the wrapped policy.
 
-    In specs, the name follows a plus sign: `autofreeze+ceiling:6`.
+    In specs, the name follows a plus sign: `autofreeze+ceiling:6`. A subclass may have more arguments than `value`.
 
     Args:
         policy: The wrapped policy.
-        value: The argument of the wrapper.
+        value: The first argument of the wrapper.
     """
 
     policy: Policy
@@ -54,6 +55,10 @@ class Wrapper(AdaptivePolicy):
     def side(self) -> SideShape | None:
         return self.policy.side
 
+    @property
+    def sieve(self) -> SieveRule | None:
+        return self.policy.sieve
+
     def decision_points(self, total_steps: int, steps_per_epoch: float) -> DecisionPoints:
         return self.policy.decision_points(total_steps, steps_per_epoch)
 
@@ -77,7 +82,7 @@ class Wrapper(AdaptivePolicy):
         self.policy.load_state_dict(state["policy"])
 
     def __str__(self) -> str:
-        return f"{self.policy}+{self.name}:{self.value}"
+        return f"{self.policy}+{spec_of(self, arguments_of(type(self))[1:])}"
 
 
 @dataclass
@@ -238,10 +243,53 @@ class After(Wrapper):
         return math.ceil(float(self.value) * total_steps)
 
 
+@dataclass
+class Sieve(Wrapper):
+    """Leaves examples that are learnt out of an epoch: `+sieve:R`, `+sieve:R,until=1`.
+
+    At the start of each epoch an example is learnt if its last loss is below the mean of all. A share R of these,
+    drawn at random, is left out of the epoch. The others of them count more, so that the expected sum of the gradients
+    over an epoch is that of all examples. The learning-rate schedule advances faster, and the run ends with it after
+    the planned number of epochs. The first epoch has no losses yet and uses all examples, as do the last ones.
+
+    It works in a Trainer, in one process, for models whose loss is the mean cross-entropy of their labels.
+
+    References: Qin et al. 2024, "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning" (ICLR, arXiv
+    2303.04947), and its code, in which the weight is 1 / (1 - R) although the number of examples left out is rounded.
+    Here it is the number of learnt examples over the number of those kept, which is exact. Yuan et al. 2022, "Layer
+    Freezing & Data Sieving: Missing Pieces of a Generic Framework for Sparse Training" (NeurIPS, arXiv 2209.11204),
+    combines freezing with a training set of which a part is set aside for a while.
+
+    Args:
+        policy: The wrapped policy.
+        value: Share R of the learnt examples to leave out, from 0 to 0.9.
+        until: Share of the epochs after which all examples are used, from 0 to 1.
+        blind: Take as many examples for learnt at random. This is the control.
+
+    Raises:
+        RequestError: When an argument is out of range, or the policy has a sieve already.
+    """
+
+    name: ClassVar[str] = "sieve"
+    until: float = 0.875
+    blind: bool = False
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "the share to leave out", self.value, 0, 0.9)
+        check_number(self.name, "until", self.until, 0, 1)
+        check_flag(self.name, "blind", self.blind)
+        if self.policy.sieve is not None:
+            raise RequestError(f"sieve: {self.policy} has a sieve already: give one.")
+
+    @property
+    def sieve(self) -> SieveRule:
+        return SieveRule(float(self.value), float(self.until), self.blind)
+
+
 def _with_mask(decision: Decision, mask: FreezeMask, signals: Signals) -> Decision:
     """Replace the mask of a decision. A change that the wrapper prevents is not recorded in the timeline."""
     prevented = decision.mask != signals.mask and mask == signals.mask
     return replace(decision, mask=mask, reason="" if prevented else decision.reason)
 
 
-WRAPPERS: tuple[type[Wrapper], ...] = (Floor, Ceiling, Patience, After)
+WRAPPERS: tuple[type[Wrapper], ...] = (Floor, Ceiling, Patience, After, Sieve)

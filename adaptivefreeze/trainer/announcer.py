@@ -67,6 +67,7 @@ class Announcer:
             shape=shape,
             stats=None if cache is None else cache.stats,
             step=state.global_step,
+            sieve=run.sieve,
         )
         self._show(start_message(run.policy, run.stack, run.mask, shape, cache, step=state.global_step))
 

@@ -23,6 +23,7 @@ from ..policies import Policy, Signals, parse_policy
 from ..side import add_side_network
 from .announcer import Announcer, add_to_model_card
 from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
+from .data_sieve import DataSieve
 from .delta_checkpoints import save_deltas
 from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding
 from .gradient_guard import GradientGuard
@@ -42,6 +43,7 @@ from .hooks import (
 )
 from .precision import warn_slow_precision
 from .run import FreezingRun
+from .sieving import SievedTraining, resume_in_sieved_epoch
 from .summary import RunMeter, RunSummary
 from .towers import blocks_for
 
@@ -128,6 +130,7 @@ class FreezeCallback(TrainerCallback):
         self._model_card = model_card
         self._saved_weights = save
         self._run: FreezingRun | None = None
+        self._sieve: DataSieve | None = None
         self._announcer: Announcer | None = None
         self._meter: RunMeter | None = None
         self._gradient_guard: GradientGuard | None = None
@@ -184,7 +187,8 @@ class FreezeCallback(TrainerCallback):
             `freeze/frozen_blocks`: number of blocks that are frozen whole, at any position. Embeddings and head do not
             count. `freeze/frozen_fraction`: share of all parameters that do not train, from 0 to 1.
             `freeze/trainable_parameters`: number of parameters that train. With a cache also `freeze/cache_hit_rate`,
-            `freeze/cache_bytes`, `freeze/cache_seconds_saved` and `freeze/cache_seconds_spent`. Empty before the first
+            `freeze/cache_bytes`, `freeze/cache_seconds_saved` and `freeze/cache_seconds_spent`. With a sieve also
+            `freeze/examples_skipped`: number of examples left out of the epochs so far. Empty before the first
             training.
         """
         mask = self.mask
@@ -203,6 +207,8 @@ class FreezeCallback(TrainerCallback):
                 "freeze/cache_seconds_saved": stats.seconds_saved,
                 "freeze/cache_seconds_spent": stats.seconds_spent,
             }
+        if self._sieve is not None:
+            values["freeze/examples_skipped"] = self._sieve.skipped
         return values
 
     def __repr__(self) -> str:
@@ -222,17 +228,19 @@ class FreezeCallback(TrainerCallback):
                 self._patches.replace(trainer, "create_model_card", write, permanent=True)
             before_wrapping(self._patches, trainer, self._prepare_sharding)
             self._add_side_network(trainer)
+            resume_in_sieved_epoch(self._patches, trainer, lambda: self.policy)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._end(restore=True)  # what an interrupted training may have left behind
         trainer = running_trainer()
+        early = trainer in self._guarded  # the callback was there when the Trainer was made
         if trainer is not None:
             refuse_second(trainer, type(self))
             self._patch(trainer)
         try:
-            self._begin(trainer, args, state, **kwargs)
+            self._begin(trainer, args, state, early=early, **kwargs)
         except BaseException:
             self._end(restore=True)
             raise
@@ -303,6 +311,7 @@ class FreezeCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         *,
+        early: bool,
         model: nn.Module,
         optimizer: Any = None,
         train_dataloader: Any = None,
@@ -325,7 +334,7 @@ class FreezeCallback(TrainerCallback):
             saved=load_run(resumed_checkpoint(), self.policy, depth=stack.depth) if state.global_step else None,
             tokens=functools.partial(seen_tokens, train_dataloader),
         )
-        self.stack, self.timeline = stack, run.timeline
+        self.stack, self.timeline, self._sieve = stack, run.timeline, run.sieve
         if run.ended and trainer is not None:
             logger.warning("%s ended this run at step %d: no step is left to train.", self.policy, state.global_step)
             skip_training(self._patches, trainer)
@@ -339,6 +348,8 @@ class FreezeCallback(TrainerCallback):
             self._patches.replace(trainer, "compute_loss", announcer.compute_loss)
             self._gradient_guard = GradientGuard(trainer, model, run)
             self._patches.replace(trainer, "compute_loss", self._gradient_guard.compute_loss)
+        if run.sieve is not None and not run.ended:
+            SievedTraining(self._patches, trainer, run, train_dataloader, early=early)
         runner = run.runner
         if trainer is not None and (runner is not None or stack.frozen(run.mask)):
             refuse_ddp(trainer, model, moves=runner is not None)

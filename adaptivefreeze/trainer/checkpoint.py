@@ -1,9 +1,10 @@
 """The state of freezing in a Trainer checkpoint: two files in the folder of the checkpoint.
 
 `freezing.json` holds the policy with its state, the timeline and the learning rates. `freezing.safetensors` holds the
-signals measured so far and the optimizer state of frozen parameters. The Trainer offers to store the state of a
-callback in `trainer_state.json`, but with `restore_callback_states_from_checkpoint=True` it then replaces the callback
-by a new one that it builds from JSON arguments: the object that the user holds would not be the one that trains.
+signals measured so far, the optimizer state of frozen parameters, and the losses of the examples under a sieve. The
+Trainer offers to store the state of a callback in `trainer_state.json`, but with
+`restore_callback_states_from_checkpoint=True` it then replaces the callback by a new one that it builds from JSON
+arguments: the object that the user holds would not be the one that trains.
 
 They are written before `trainer_state.json`, and before the Trainer deletes earlier checkpoints. A process that ends in
 between leaves a checkpoint without `trainer_state.json`, from which the Trainer does not resume.
@@ -50,7 +51,8 @@ class SavedRun:
         settings: Settings of the callback that affect the weights: `eval_frozen` and `cache`.
         cache: The `state_dict` of the cache session. Empty without a cache.
         without_state: Names of the parameters for which the optimizer holds no state.
-        tensors: Signals and optimizer state.
+        sieve: The `state_dict` of the data sieve. Empty without one.
+        tensors: Signals, optimizer state, and what is known of the training examples.
     """
 
     policy: str
@@ -63,12 +65,17 @@ class SavedRun:
     settings: dict[str, Any]
     cache: dict[str, Any]
     without_state: list[str]
+    sieve: dict[str, int] = field(default_factory=dict)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def depth(self) -> int:
         """Number of blocks of the model."""
         return Timeline.from_json(self.timeline)[-1].mask.depth
+
+    def is_of(self, policy: Policy) -> bool:
+        """Whether it was written under `policy`, or an equal one."""
+        return (self.policy, self.policy_class) == (str(policy), class_name(policy))
 
     def save(self, folder: Path) -> None:
         """Write the files. The JSON file is written last, so that it exists only if both are complete."""
@@ -152,7 +159,7 @@ def load_run(folder: Path | None, policy: Policy, *, depth: int) -> SavedRun | N
         )
         return None
     refuse_other_depth(folder, saved, depth)
-    if (saved.policy, saved.policy_class) != (str(policy), class_name(policy)):
+    if not saved.is_of(policy):
         logger.warning(
             "The checkpoint was written under the policy %s: %s starts anew.",
             saved.policy if saved.policy != str(policy) else f"{saved.policy} ({saved.policy_class})",

@@ -165,7 +165,7 @@ def refuse_second(trainer: Trainer, kind: type[TrainerCallback]) -> None:
 
 
 class Patches:
-    """Temporary replacements of methods on single objects."""
+    """Temporary replacements of methods, and of other attributes, on single objects."""
 
     def __init__(self) -> None:
         self._replaced: list[tuple[Any, str, Any]] = []
@@ -179,8 +179,13 @@ class Patches:
         if not permanent:
             self._replaced.append((target, name, before))
 
+    def set(self, target: Any, name: str, value: Any) -> None:
+        """Make `target.name` be `value`, until `remove`."""
+        self._replaced.append((target, name, vars(target).get(name)))
+        setattr(target, name, value)
+
     def remove(self) -> None:
-        """Restore all methods, the last replaced first."""
+        """Restore everything, the last replaced first."""
         for target, name, before in reversed(self._replaced):
             if before is None:
                 del vars(target)[name]

@@ -75,9 +75,13 @@ def freeze(
 
     Raises:
         RequestError: If the policy does not fit the model, leaves nothing to train, misses one of the arguments that
-            it needs, or needs a signal that cannot be measured here.
+            it needs, leaves out training examples, or needs a signal that cannot be measured here.
     """
     policy = parse_policy(policy)
+    if policy.sieve is not None:
+        raise RequestError(
+            f"{policy} leaves out training examples, which works in a Trainer only: choose a policy without a sieve."
+        )
     if isinstance(policy, AdaptivePolicy):
         needed = {"optimizer": optimizer, "total_steps": total_steps, "steps_per_epoch": steps_per_epoch}
         missing = [name for name, value in needed.items() if not value]

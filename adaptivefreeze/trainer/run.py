@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..cache import CacheSession, PrefixCache
+from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.freezer import Freezer
 from ..model.mask import FreezeMask
@@ -18,6 +19,7 @@ from ..model.timeline import Timeline
 from ..policies import AdaptivePolicy, Decision, Policy
 from ..side.attach import check_side_network, tap_boundaries
 from .checkpoint import SavedRun, class_name, describe_settings
+from .data_sieve import DataSieve
 from .policy_runner import PolicyRunner, TrainingPlan
 from .schedule_pace import SchedulePace
 
@@ -43,8 +45,12 @@ class FreezingRun:
         tokens: Returns the tokens that occur in the training data. Called only for a mask that depends on them.
 
     Raises:
-        RequestError: If the policy does not fit the model, or its mask leaves nothing to train. The model is
-            left as it was.
+        RequestError: If the policy does not fit the model or the data, or its mask leaves nothing to train. The model
+            is left as it was.
+
+    Attributes:
+        sieve: Leaves out training examples, if the policy has a sieve.
+        sieved_batches: Number of batches of the epoch in progress, if the policy has a sieve.
     """
 
     def __init__(
@@ -72,6 +78,8 @@ class FreezingRun:
         self._eval_frozen = eval_frozen
         self._session: CacheSession | None = None
         self._optimizer = optimizer
+        self.sieve = None if policy.sieve is None else _sieve(policy, plan)
+        self.sieved_batches = 0
         policy.reset()
         if policy.side is not None:
             check_side_network(model, optimizer)
@@ -89,6 +97,8 @@ class FreezingRun:
             self.learning_rates = saved.learning_rates
             self.pace = SchedulePace(**saved.pace)
             self.ended = saved.ended
+            if self.sieve is not None:
+                self.sieve.load(saved.sieve, saved.tensors)
         self.freezer = Freezer(
             model,
             stack,
@@ -183,6 +193,27 @@ class FreezingRun:
         if self._session is not None:
             self._session.next_epoch()
 
+    def begin_sieved_epoch(self, epoch: int, step: int, *, fewest: int) -> None:
+        """Choose the training examples of an epoch, and record how many are left out.
+
+        Args:
+            epoch: Number of the epoch, counted from 0.
+            step: Number of optimizer steps taken.
+            fewest: Number of examples below which all are used.
+        """
+        assert self.sieve is not None
+        before, total = self.sieve.kept, self.sieve.examples
+        self.sieve.begin_epoch(epoch, fewest=fewest)
+        left_out = total - self.sieve.kept
+        if left_out:
+            reason = f"epoch {epoch + 1} leaves out {left_out:,} of {total:,} examples"
+        elif before < total:
+            reason = f"epoch {epoch + 1} uses all {total:,} examples"
+        else:
+            return
+        last = self.timeline[-1]
+        self.timeline.record(step, self.mask, f"{last.reason}; {reason}" if last.step == step else reason)
+
     def end_step(self, step: int, scheduler: Any = None) -> bool:
         """Finish a step: advance the schedule, and decide if the step is a decision point.
 
@@ -193,11 +224,12 @@ class FreezingRun:
         Returns:
             Whether the training ends here, by decision of the policy or with its schedule.
         """
-        if self.runner is None:
+        if self.runner is None and self.sieve is None:
             return False
-        self.runner.end_step()
+        if self.runner is not None:
+            self.runner.end_step()
         ended = self.pace.advance(scheduler, step, self.plan.total_steps)
-        if step in self.runner.decision_points.steps:
+        if self.runner is not None and step in self.runner.decision_points.steps:
             ended |= self.decide(step)
         self.ended |= ended
         return ended
@@ -205,6 +237,7 @@ class FreezingRun:
     def save(self) -> SavedRun:
         """Return the state for a checkpoint."""
         measured = {} if self.runner is None else self.runner.tensors()
+        sieved = {} if self.sieve is None else self.sieve.tensors()
         return SavedRun(
             policy=str(self.policy),
             policy_class=class_name(self.policy),
@@ -216,7 +249,13 @@ class FreezingRun:
             settings=self.settings(),
             cache={} if self._session is None else self._session.state_dict(),
             without_state=self.freezer.without_optimizer_state(),
-            tensors={**measured, **self.freezer.optimizer_state(), **self.freezer.smallest_elements()},
+            sieve={} if self.sieve is None else self.sieve.state_dict(self.sieved_batches),
+            tensors={
+                **measured,
+                **sieved,
+                **self.freezer.optimizer_state(),
+                **self.freezer.smallest_elements(),
+            },
         )
 
     def settings(self) -> dict[str, Any]:
@@ -260,6 +299,8 @@ class FreezingRun:
 
     def _start_cache(self, cache: PrefixCache, mask: FreezeMask, step: int, saved: SavedRun | None) -> None:
         epoch, steps = divmod(step, self.plan.steps_per_epoch) if self.plan.steps_per_epoch else (0, 0)
+        if self.sieve is not None and saved is not None:
+            epoch, steps = self.sieve.epoch, self.sieve.batches
         self._session = CacheSession(
             cache,
             self.model,
@@ -309,3 +350,9 @@ class FreezingRun:
         if self._optimizer is None:
             return 0.0
         return float(self._optimizer.param_groups[0]["lr"] or 0.0)
+
+
+def _sieve(policy: Policy, plan: TrainingPlan) -> DataSieve:
+    if plan.examples is None or not plan.steps_per_epoch:
+        raise RequestError(f"{policy} leaves out training examples, which needs training data with a length.")
+    return DataSieve(policy, examples=plan.examples, epochs=plan.total_steps / plan.steps_per_epoch, seed=plan.seed)

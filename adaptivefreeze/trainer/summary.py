@@ -17,6 +17,7 @@ from ..model.cost import StepShape, step_ratio
 from ..model.mask import FreezeMask
 from ..model.timeline import Timeline
 from ..policies import Policy
+from .data_sieve import DataSieve
 from .messages import format_duration, format_size
 
 
@@ -39,6 +40,7 @@ class RunSummary:
         bytes_saved: Estimate of the memory saved at the end, in bytes.
         peak_bytes_saved: The same while the least was frozen, which is what the peak of the run depends on.
         cache: Statistics of the cache, if there was one.
+        examples_skipped: Number of training examples left out of the epochs, all epochs together. None without a sieve.
         hints: What may be worth trying, one sentence each.
     """
 
@@ -52,6 +54,7 @@ class RunSummary:
     bytes_saved: int
     peak_bytes_saved: int
     cache: CacheStats | None = None
+    examples_skipped: int | None = None
     hints: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -62,6 +65,7 @@ class RunSummary:
                 f"  {self._time()}",
                 f"  {self._memory()}",
                 *([] if self.cache is None else [f"  {_cache_line(self.cache)}"]),
+                *([] if self.examples_skipped is None else [f"  {self._data()}"]),
                 *(f"  Hint: {hint}" for hint in self.hints),
             )
         )
@@ -80,6 +84,7 @@ class RunSummary:
             f"- {self._time()}",
             f"- {self._memory()}",
             *([] if self.cache is None else [f"- {_cache_line(self.cache)}"]),
+            *([] if self.examples_skipped is None else [f"- {self._data()}"]),
         ]
         return "\n".join(("## Frozen blocks", "", *lines, ""))
 
@@ -91,6 +96,12 @@ class RunSummary:
         return (
             f"Time: {format_duration(self.train_seconds)} in training steps, about {format_duration(saved)} {word} "
             f"than full fine-tuning ({share:.0%}, an estimate)."
+        )
+
+    def _data(self) -> str:
+        return (
+            f"Data: {self.examples_skipped:,} examples left out, all epochs together. The time of their steps is no "
+            "part of the time saved."
         )
 
     def _memory(self) -> str:
@@ -112,6 +123,7 @@ class RunMeter:
         shape: The assumed shape of a step, until a batch is seen.
         stats: Statistics of the cache, if there is one.
         step: Number of optimizer steps taken before.
+        sieve: Leaves out training examples, if the policy has a sieve.
 
     Attributes:
         shape: The shape of a step.
@@ -129,7 +141,9 @@ class RunMeter:
         shape: StepShape,
         stats: CacheStats | None = None,
         step: int = 0,
+        sieve: DataSieve | None = None,
     ) -> None:
+        self._sieve = sieve
         self.shape = shape
         self._policy = policy
         self._stack = stack
@@ -203,6 +217,7 @@ class RunMeter:
             bytes_saved=round(frozen[-1] * self._bytes_per_value),
             peak_bytes_saved=round(min(frozen) * self._bytes_per_value),
             cache=None if self._stats is None else dataclasses.replace(self._stats),
+            examples_skipped=None if self._sieve is None else self._sieve.skipped,
             hints=self._hints(spans),
         )
 

@@ -29,7 +29,7 @@ from adaptivefreeze import (
     ValidationDriven,
     WeightFreezing,
 )
-from adaptivefreeze.policies import After, Ceiling, Floor, Patience, ShortFull
+from adaptivefreeze.policies import After, Ceiling, Floor, Patience, ShortFull, Sieve
 
 SETTINGS: dict[type[Policy], list[Policy]] = {
     Nothing: [Nothing()],
@@ -104,4 +104,6 @@ WRAPPED: list[Policy] = [
     Floor(FewDimensions(2), 1),
     After(EmbeddingRows(), 0.5),
     After(BlockRates("0=0,1=0.5"), 0.3),
+    Sieve(BottomUp(2), 0.5),
+    Sieve(After(AutoFreeze(), 0.3), 0.75, until=1.0, blind=True),
 ]

@@ -116,6 +116,9 @@ def test_a_change_that_a_ceiling_prevents_leaves_no_line():
         ("modules:a+b+floor:1", "modules:a+b+floor:1"),
         ("validation:f1,patience=2 + floor:0.5", "validation:metric=f1,patience=2+floor:0.5"),
         ("validation:metric=f1", "validation:metric=f1"),
+        ("nothing+sieve:0.5", "nothing+sieve:0.5"),
+        ("modules:a,b=c+sieve:value=0.5, blind=True", "modules:a,b=c+sieve:0.5,blind=true"),
+        ("bottom-up:2+sieve:0.5,until=1+after:0.2", "bottom-up:2+sieve:0.5,until=1+after:0.2"),
     ],
 )
 def test_wrapped_specs_read_both_ways(spec, policy):
@@ -133,6 +136,15 @@ def test_wrapped_specs_read_both_ways(spec, policy):
             "bottom-up:2+patience:0.5",
             "the number of decision points must be a whole number of 0 or more, not 0.5",
         ),
+        ("nothing+sieve:0.95", "sieve: the share to leave out must be a number from 0 to 0.9, not 0.95"),
+        ("nothing+sieve:0.5,until=2", "sieve: until must be a number from 0 to 1, not 2"),
+        ("nothing+sieve:0.5,blind=2", "sieve: blind must be true or false, not 2"),
+        (
+            "nothing+sieve:0.5,delta=1",
+            r"'\+sieve:0.5,delta=1': sieve has no argument 'delta'; it takes value, until, blind",
+        ),
+        ("nothing+sieve:", "sieve needs value, as in sieve:3"),
+        ("nothing+sieve:0.5+floor:1+sieve:0.5", r"sieve: nothing\+sieve:0.5\+floor:1 has a sieve already: give one"),
         ("linear:level=2", "linear: level must be a number from 0 to 1, not 2"),
         ("geometric:alpha=0", "geometric: alpha must be a number above 0 up to 1, not 0"),
         ("gradual-unfreezing:step=0", "step must be a whole number of 1 or more"),

@@ -49,9 +49,12 @@ def test_depth_0_has_one_spelling(cls):
     ("spec", "full"),
     [
         *((spec, True) for spec in ("nothing", "bottom-up:0", "bottom-up:0.0", "bottom-up:0.1", "top-down:0")),
-        *((spec, True) for spec in ("nothing+floor:0", "bottom-up:2+ceiling:0", "nothing+after:0")),
+        *((spec, True) for spec in ("nothing+floor:0", "bottom-up:2+ceiling:0", "nothing+after:0", "nothing+sieve:0")),
         *((spec, False) for spec in ("bottom-up:1", "modules:attention", "head-only", "interleaved:2")),
-        *((spec, False) for spec in ("autofreeze", "linear", "nothing+floor:1", "bottom-up:1+after:0.5")),
+        *(
+            (spec, False)
+            for spec in ("autofreeze", "linear", "nothing+floor:1", "bottom-up:1+after:0.5", "nothing+sieve:0.5")
+        ),
     ],
 )
 def test_full_fine_tuning_is_recognized_by_its_mask(spec, full):

@@ -136,4 +136,21 @@ def test_advancing_equals_scheduler_steps_by_hand():
     for _ in range(10):
         by_hand.step()
     assert own.get_last_lr() == by_hand.get_last_lr()
-    assert pace.state_dict() == {"rate": 2.5, "ahead": 6.0}
+    assert pace.state_dict() == {"rate": 2.5, "ahead": 6.0, "skipping": 1.0}
+
+
+@pytest.mark.parametrize(("whole", "kept"), [(100, 77), (6, 5), (97, 31)])
+def test_an_epoch_from_which_steps_are_left_out_ends_where_a_whole_one_would(whole, kept):
+    """The sum of as many fractions of a step is a whole number, which rounding must not miss."""
+    optimizer = torch.optim.SGD(tiny_bert().parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 + step)
+    optimizer.step()
+    pace = SchedulePace()
+    pace.set_skipping(whole / kept)
+    assert pace.remaining_steps(0, 2 * whole) == pytest.approx(2 * kept)
+    for step in range(1, 2 * kept + 1):
+        scheduler.step()
+        ended = pace.advance(scheduler, step, total_steps=2 * whole)
+        assert ended == (step == 2 * kept)
+        if step == kept:
+            assert scheduler.get_last_lr() == [1.0 + whole]
