@@ -146,12 +146,12 @@ def table(rows: Mapping[Key, Mapping[str, Any]]) -> str:
     for (trained, depth), same in groups.items():
         cells = [trained, "–" if trained == ZERO_SHOT else str(depth), str(len(same))]
         cells.append("–" if trained == ZERO_SHOT else f"{fmean(row['seconds'] for row in same):.0f}")
-        cells += [_spread([row[test][name] for row in same]) for test in ("kazakh", "english") for name in SCORES]
+        cells += [spread([row[test][name] for row in same]) for test in ("kazakh", "english") for name in SCORES]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _spread(scores: Sequence[float]) -> str:
+def spread(scores: Sequence[float]) -> str:
     return f"{100 * fmean(scores):.1f}" + (f" ± {100 * stdev(scores):.1f}" if len(scores) > 1 else "")
 
 

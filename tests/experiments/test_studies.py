@@ -22,7 +22,7 @@ from adaptivefreeze.report.published import read_published
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 CONFIGS = sorted(FOLDER.glob("*/*.toml"))
-SCRIPTS = ("study", "stored_runs", "relative", "transfer", "prepare")
+SCRIPTS = ("study", "stored_runs", "relative", "transfer", "sequence", "prepare")
 
 
 @pytest.fixture
@@ -166,3 +166,61 @@ def test_transfer_reduces_both_data_sets_to_the_classes_they_share(script, tmp_p
         (source / f"{split}.txt").write_text("Абай B-PERSON\nАстана B-GPE\nкеше B-DATE\n\nҰБТ B-ORGANISATION\n")
     reduced = script("transfer").reduce_classes(source, tmp_path / "shared")
     assert (reduced / "train.txt").read_text() == "Абай B-PER\nАстана B-LOC\nкеше O\n\nҰБТ B-ORG\n"
+
+
+def test_a_sequence_goes_on_from_its_rows_and_chooses_by_probes(script, tiny_folder, tmp_path, capsys):
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for folder in (first, second):
+        shutil.copytree(tiny_folder / "tags", folder)
+    module = script("sequence")
+    command = ["--model", str(tiny_folder / "model"), "--ner", str(first), str(second), "--epochs", "2"]
+    command += ["--policies", "bottom-up:0", "bottom-up:2", "--probe", "8", "--max-length", "16", "--batch-size", "8"]
+    command += ["--learning-rate", "1e-2", "--work", str(tmp_path / "work"), "--rows", str(tmp_path / "rows.jsonl")]
+    module.main([*command, "--seeds", "0"])
+    stored = (tmp_path / "rows.jsonl").read_text()
+    _settings, *rows = map(json.loads, stored.splitlines())
+    (choice,) = (row for row in rows if "chosen" in row)
+    means = {spec: sum(scores.values()) for spec, scores in choice["probed"].items()}
+    assert means[choice["chosen"]] == max(means.values())
+    full, frozen = ([["first", "bottom-up:0"], ["second", spec]] for spec in ("bottom-up:0", "bottom-up:2"))
+    trained = [row["trained"] for row in rows if "chosen" not in row]
+    assert sorted(trained) == sorted([full[:1], [["second", "bottom-up:0"]], full, frozen]), (
+        "the chosen one is one of them"
+    )
+    assert all(row["scores"]["first"] == row["scores"]["second"] for row in rows if "scores" in row), "the same data"
+    shutil.rmtree(tmp_path / "work")
+    capsys.readouterr()
+    module.main([*command, "--seeds", "0"])
+    assert (tmp_path / "rows.jsonl").read_text() == stored
+    assert not (tmp_path / "work").exists(), "nothing was trained"
+    assert f"Chosen, seed 0: {choice['chosen']}." in (tmp_path / "rows_table.md").read_text()
+    with pytest.raises(SystemExit, match=r"other settings \(epochs\)"):
+        module.main([*command, "--seeds", "0", "--epochs", "3"])
+
+
+def test_forgetting_and_forward_transfer_of_three_tasks(script, tmp_path):
+    module = script("sequence")
+    rows = module.Rows(tmp_path / "rows.jsonl", {"model": "tiny"})
+    chain = module.fixed("abc", "bottom-up:2")
+    scores = {chain[:1]: (0.8, 0.2, 0.1), chain[:2]: (0.85, 0.7, 0.3), chain: (0.5, 0.6, 0.9)}
+    scores |= {((task, module.FULL),): (0.1, 0.75, 0.7) for task in "bc"}
+    for trained, values in scores.items():
+        named = {task: {"macro_f1": value} for task, value in zip("abc", values, strict=True)}
+        rows.add({"seed": 0, "trained": trained, "scores": named, "seconds": 3.0})
+    found = module.measures(module.Rows(tmp_path / "rows.jsonl", {"model": "tiny"}), "abc", 0, chain, "macro_f1")
+    assert found["matrix"] == [[0.8, 0.2, 0.1], [0.85, 0.7, 0.3], [0.5, 0.6, 0.9]]
+    assert found["forgetting"] == pytest.approx(((0.85 - 0.5) + (0.7 - 0.6)) / 2)
+    assert found["transfer"] == pytest.approx(((0.7 - 0.75) + (0.9 - 0.7)) / 2)
+    assert found["train"] == 6
+
+
+def test_halves_hold_all_texts_divided_at_the_median_length_of_training(script, tmp_path):
+    source = tmp_path / "texts"
+    source.mkdir()
+    texts = {"train": ["a", "a b", '"a, b c"', "a b c d"], "validation": ["a b", "a b c"], "test": ["a b c d e", "a"]}
+    for split, lines in texts.items():
+        (source / f"{split}.csv").write_text("text,label\n" + "".join(f"{line},1\n" for line in lines))
+    folders = script("sequence").halves(source, tmp_path / "halves")
+    short, long = ((folders[name] / "train.csv").read_text().splitlines()[1:] for name in ("short", "long"))
+    assert (short, long) == (["a,1", "a b,1"], ['"a, b c",1', "a b c d,1"])
+    assert (folders["long"] / "test.csv").read_text().splitlines()[1:] == ["a b c d e,1"]
