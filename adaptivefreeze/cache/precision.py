@@ -8,6 +8,8 @@ import torch
 
 Precision = Literal["exact", "float16", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Compute = Literal["exact", "int8"]
+COMPUTES: tuple[Compute, ...] = get_args(Compute)
 
 _SCALE_BYTES = torch.float32.itemsize
 _LARGEST = 127

@@ -12,7 +12,7 @@ from accelerate.utils import convert_file_size_to_int
 
 from ..errors import RequestError
 from .fingerprint import PrefixFingerprints
-from .precision import PRECISIONS, Precision
+from .precision import COMPUTES, PRECISIONS, Compute, Precision
 from .stats import CacheStats
 from .store import Tiers, stores_for
 
@@ -71,6 +71,8 @@ class PrefixCache:
             scale for each token. Training sees the rounded values from the first pass on.
         passes: If positive, store this many rows per example, with dropout active in the prefix, and use them in turn,
             one per epoch. If 0, store one row per example, computed in evaluation mode.
+        compute: `"int8"` fills the cache with linear layers that run in 8 bits, on a CPU: faster, and rounded. The
+            trained model and its evaluation are not rounded.
 
     Raises:
         RequestError: If a setting is invalid.
@@ -88,6 +90,7 @@ class PrefixCache:
     dropout: float = field(default=0.0, kw_only=True)
     passes: int = field(default=0, kw_only=True)
     precision: Precision = field(default="exact", kw_only=True)
+    compute: Compute = field(default="exact", kw_only=True)
     state: CacheState = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +100,8 @@ class PrefixCache:
             raise RequestError(f"passes must be a whole number, 0 or more, not {self.passes!r}.")
         if self.precision not in PRECISIONS:
             raise RequestError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        if self.compute not in COMPUTES:
+            raise RequestError(f"compute must be {' or '.join(COMPUTES)}, not {self.compute!r}.")
         budget = psutil.virtual_memory().available // 4 if self.memory is None else _bytes(self.memory)
         object.__setattr__(self, "state", CacheState(budget))
 
@@ -109,6 +114,7 @@ class PrefixCache:
             "dropout": self.dropout,
             "passes": self.passes,
             "precision": self.precision,
+            "compute": self.compute,
         }
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from .bypass import Bypass
 from .check import check_shape
 from .disk import DiskRows
 from .fingerprint import PrefixFingerprints
+from .int8 import Int8Linears
 from .keys import Batch
 from .precision import Precision, decode, encode
 from .stats import CacheStats
@@ -32,6 +34,7 @@ class PrefixRows:
         disk: Rows on disk, if any.
         precision: Precision of the stored rows.
         stats: Statistics to update.
+        int8: Runs the linear layers of the prefix in 8 bits. None for a prefix that runs as it is.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class PrefixRows:
         disk: DiskRows | None,
         precision: Precision,
         stats: CacheStats,
+        int8: Int8Linears | None = None,
     ) -> None:
         self.store = store
         self._bypass = bypass
@@ -53,6 +57,7 @@ class PrefixRows:
         self._disk = disk
         self._precision = precision
         self._stats = stats
+        self._int8 = int8
         self._seconds, self._computed = 0.0, 0  # of runs of the whole prefix
 
     def hidden(self, batch: Batch, boundary: int, *, drawn: bool) -> tuple[torch.Tensor, float]:
@@ -109,9 +114,18 @@ class PrefixRows:
         if drawn:
             return batch.assemble([self._draw(batch.alone(index), boundary) for index in range(batch.size)])
         with torch.no_grad(), eval_mode(self._modules):
-            result = self._bypass.from_inputs(self._forward, batch, boundary, start=start, hidden=hidden)
+            result = self._run(batch, boundary, start=start, hidden=hidden)
         check_shape(result, batch, boundary)
         return result
+
+    def _run(self, batch: Batch, boundary: int, *, start: int = 0, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        with nullcontext() if self._int8 is None else self._int8.active():
+            return self._bypass.from_inputs(self._forward, batch, boundary, start=start, hidden=hidden)
+
+    def forget_weights(self) -> None:
+        """Round the weights again when the prefix next runs, since they may have changed."""
+        if self._int8 is not None:
+            self._int8.forget()
 
     def rounded(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return a hidden state with the precision of stored rows."""
@@ -156,6 +170,6 @@ class PrefixRows:
             torch.default_generator.manual_seed(seed)
             for index in cuda:
                 torch.cuda.default_generators[index].manual_seed(seed)
-            result = self._bypass.from_inputs(self._forward, example, boundary)
+            result = self._run(example, boundary)
         check_shape(result, example, boundary)
         return example.row(result, 0)

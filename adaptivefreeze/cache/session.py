@@ -24,6 +24,7 @@ from .disk import DiskRows
 from .fingerprint import PrefixFingerprints
 from .forms import Unsuitable
 from .inputs import InputReader
+from .int8 import Int8Linears
 from .keys import Batch
 from .prefix import PrefixCache
 from .rows import PrefixRows
@@ -104,8 +105,11 @@ class CacheSession:
             self._disk,
             cache.precision,
             self.stats,
+            Int8Linears(self._modules, self._fingerprints.device) if cache.compute == "int8" else None,
         )
         self._variant: tuple[object, ...] = () if cache.precision == "exact" and not taps else (*taps, cache.precision)
+        if cache.compute != "exact":
+            self._variant = (*self._variant, "computed", cache.compute)
         # Lookups depend on the content of a batch. Traced by torch.compile, they would be compiled for every example.
         dynamo: Any = sys.modules.get("torch._dynamo")
         self._skip_prefix = self._look_up_and_run if dynamo is None else dynamo.disable(self._look_up_and_run)
@@ -216,6 +220,7 @@ class CacheSession:
         return self.stats.disabled_reason is None
 
     def _set_boundary(self, mask: FreezeMask, examples: int | None) -> int:
+        self._rows.forget_weights()
         prefix = self._stack.prefix(mask)
         boundary = prefix if prefix >= 2 else 0
         self._fingerprints.forget(self._boundary)  # the units above have been trained
@@ -359,7 +364,10 @@ class CacheSession:
 
     def _drop_outdated(self, *, refresh: bool = False) -> None:
         first = self._fingerprints.changed(self._boundary, refresh=refresh)
-        if first is not None and self._store.drop_above(first):
+        if first is None:
+            return
+        self._rows.forget_weights()
+        if self._store.drop_above(first):
             logger.warning("The values of a frozen unit changed: the cached rows computed from them are dropped.")
 
     def _disable_if_useless(self) -> None:

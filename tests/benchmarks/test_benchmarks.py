@@ -46,6 +46,18 @@ def test_the_benchmark_for_a_gpu_runs_on_a_cpu(tmp_path, monkeypatch, capsys):
     assert all(row.endswith("| 0.50 |") for row in text.splitlines() if ", cache |" in row)  # filled, then found
 
 
+def test_filling_in_8_bits_is_measured(tiny_folder, tmp_path, monkeypatch, capsys):
+    arguments = ["--dataset", tiny_folder / "tags", "--model", tiny_folder / "model", "--max-length", 16]
+    arguments += ["--batches", 1, "--rounds", 1, "--output", tmp_path / "table.md"]
+    run(monkeypatch, FOLDER / "int8_prefix.py", *map(str, arguments))
+    rows = (tmp_path / "table.md").read_text().splitlines()[-3:]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| as they are",
+        "| in 8 bits",
+        "| torch's dynamic quantisation",
+    ]
+
+
 METHODS = ("full@1e-2", "by-hand:0.5@1e-2", "lora@1e-2", "ia3@1e-2", "backbone-finetuning@1e-2", "bottom-up:0.5@1e-2")
 
 
