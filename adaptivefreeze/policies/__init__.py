@@ -12,6 +12,7 @@ from .random_blocks import LayerOut, Lisa
 from .random_prefix import RandomPrefix
 from .rates import BlockRates
 from .registry import discover, load_plugins, parse_policy, register_policy, registered_policies
+from .runtime_choice import RuntimeChoice
 from .schedules import GeometricSchedule, GradualUnfreezing, LinearSchedule
 from .short_full import ShortFull
 from .side import SideTuning
@@ -52,6 +53,7 @@ __all__ = [
     "Patience",
     "Policy",
     "RandomPrefix",
+    "RuntimeChoice",
     "Schedule",
     "Semifreddo",
     "ShortFull",

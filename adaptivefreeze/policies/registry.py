@@ -28,7 +28,7 @@ _ORDER = (
     "nothing", "bottom-up", "top-down", "interleaved", "head-only", "modules", "semifreddo", "dimensions",
     "weight-freezing", "embedding-rows", "rates", "autofreeze", "validation",
     "random-prefix", "linear", "geometric", "gradual-unfreezing", "layerout", "lisa", "freezeout", "grades", "autorgn",
-    "egeria", "smartfrz", "budget", "short-full", "side",
+    "egeria", "smartfrz", "runtime-choice", "budget", "short-full", "side",
 )  # fmt: skip
 """The order in which policies are listed; policies that are not named here follow in the order of registration."""
 

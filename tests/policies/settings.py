@@ -22,6 +22,7 @@ from adaptivefreeze import (
     Nothing,
     Policy,
     RandomPrefix,
+    RuntimeChoice,
     Semifreddo,
     SideTuning,
     SmartFRZ,
@@ -76,6 +77,12 @@ SETTINGS: dict[type[Policy], list[Policy]] = {
     AutoRGN: [AutoRGN(), AutoRGN(intervals=2, freeze=0.4)],
     Egeria: [Egeria(tolerance=1.0, window=2), Egeria(tolerance=0.5, renew=2, bootstrap=10)],
     SmartFRZ: [SmartFRZ(), SmartFRZ(0.2, intervals=4, window=2, prefix=True), SmartFRZ(0.9, window=1)],
+    RuntimeChoice: [
+        RuntimeChoice(price=1000.0, first=5),
+        RuntimeChoice(price=0),
+        RuntimeChoice(price=0.5),
+        RuntimeChoice("eval_loss", mode="min", first=4),
+    ],
     # The first is the one that trains twice to the same end: by the clock no two runs are quite alike.
     Budget: [
         Budget(clock=False, shorten=False),
