@@ -144,7 +144,7 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> di
                 model=model,
                 args=arguments,
                 train_dataset=task.train,
-                eval_dataset=longest_first(_first(task.validation, options.eval_limit)),
+                eval_dataset=longest_first(_limited(task.validation, options.eval_limit, task.kind)),
                 data_collator=task.collator(),
                 processing_class=task.tokenizer,
                 compute_metrics=task.compute_metrics,
@@ -157,7 +157,7 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> di
         curve = trainer.curve
         if not curve or curve[-1]["step"] != trainer.state.global_step:
             trainer.evaluate()
-        test = trainer.predict(longest_first(_first(task.test, options.eval_limit)))
+        test = trainer.predict(longest_first(_limited(task.test, options.eval_limit, task.kind)))
         scores = {n.removeprefix("test_"): v for n, v in test.metrics.items() if n.endswith(("_f1", "accuracy"))}
         trainer.save_model(folder)
         saved = sum(file.stat().st_size for file in Path(folder).rglob("*.safetensors"))
@@ -178,8 +178,10 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> di
     }
 
 
-def _first(split: Any, count: int) -> Any:
-    return split.select(range(min(count, len(split))))
+def _limited(split: Any, count: int, kind: str) -> Any:
+    """The first `count` sentences, or as many texts, drawn: files of texts are often sorted by label."""
+    chosen = split if kind == "ner" else split.shuffle(seed=0)
+    return chosen.select(range(min(count, len(split))))
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
