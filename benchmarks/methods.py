@@ -207,7 +207,7 @@ def run_all(options: argparse.Namespace) -> None:
     options.runs.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
         for method in (Method.parse(text, options.epochs) for text in options.methods):
-            file = options.runs / f"{method}-s{seed}.json".replace("/", "_")
+            file = options.runs / f"{method}-s{seed}.json".translate(str.maketrans("/:", "__"))
             if not file.exists():
                 result = run(task, method, seed, options)
                 result["settings"] = {
