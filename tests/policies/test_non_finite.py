@@ -68,7 +68,7 @@ def test_one_non_finite_measurement_changes_only_its_decision(policy, index, num
 
 def test_every_policy_that_measures_has_a_row():
     assert {policy.name for policy in MEASURING} == {
-        "autofreeze", "validation", "grades", "autorgn", "egeria", "smartfrz", "budget"
+        "autofreeze", "validation", "grades", "autorgn", "egeria", "smartfrz", "runtime-choice", "budget"
     }  # fmt: skip
 
 

@@ -16,8 +16,18 @@ from torch.nn.functional import cross_entropy
 from training import BLOCKS, make_trainer, moved, tiny_bert, weights
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback
 
-from adaptivefreeze import AutoRGN, BottomUp, FreezeCallback, FreezeMask, GradES, RequestError, SmartFRZ, parse_policy
-from adaptivefreeze.policies import AdaptivePolicy, registered_policies
+from adaptivefreeze import (
+    AutoRGN,
+    BottomUp,
+    FreezeCallback,
+    FreezeMask,
+    GradES,
+    RequestError,
+    RuntimeChoice,
+    SmartFRZ,
+    parse_policy,
+)
+from adaptivefreeze.policies import AdaptivePolicy, ShortFull, registered_policies
 from adaptivefreeze.trainer import gradient_guard
 
 # Settings other than the first of the conformance table, where that one does not move the mask within 12 steps.
@@ -25,8 +35,12 @@ OWN = {
     GradES: GradES(tau=5.0, alpha=0.0, every=2),
     AutoRGN: AutoRGN(intervals=2, freeze=0.9),
     SmartFRZ: SmartFRZ(0.2, intervals=4, window=2, prefix=True),
+    RuntimeChoice: RuntimeChoice(price=0.045),
 }
-MOVING = [OWN.get(cls, SETTINGS[cls][0]) for cls in registered_policies() if issubclass(cls, AdaptivePolicy)]
+ADAPTIVE = [cls for cls in registered_policies() if issubclass(cls, AdaptivePolicy)]
+MOVING = [
+    OWN.get(cls, SETTINGS[cls][0]) for cls in ADAPTIVE if cls is not ShortFull
+]  # it decides on the schedule alone
 BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
 
 
