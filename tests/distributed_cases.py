@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 
 from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, Policy, RequestError
 from adaptivefreeze.model.sharding import reshard
+from adaptivefreeze.trainer.distributed import wrapped_by_ddp
 
 CHECKPOINTING = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
 FSDP = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["BertLayer"]}}
@@ -39,9 +40,12 @@ CASES: dict[str, tuple[Policy | str, dict[str, Any], dict[str, Any]]] = {
     "saved": ("autofreeze:intervals=2", {}, {"save_strategy": "steps", "save_steps": 9}),
     "unused pooler": (BottomUp(2), {}, {}),
     "in part": ("semifreddo:0.5", {}, {"ddp_find_unused_parameters": False}),
-    # Refused before the first optimizer step.
+    "saved, static": (BottomUp(2), {}, {"save_strategy": "steps", "save_steps": 9}),
+    "no search": (BottomUp(2), {}, {"ddp_find_unused_parameters": False}),
+    # Refused.
     "static graph": ("autofreeze:intervals=2", {}, {"ddp_static_graph": True}),
-    "no search, frozen": (BottomUp(2), {}, {"ddp_find_unused_parameters": False}),
+    "no search, deeper": (BottomUp(2), {}, {"ddp_find_unused_parameters": False}),
+    "shallower": (BottomUp(2), {}, {}),
     "no search, moving": ("autofreeze:intervals=2", {}, {"ddp_find_unused_parameters": False}),
     "added late": (BottomUp(2), {}, CHECKPOINTING),
     "reentrant": (BottomUp(2), {}, {**CHECKPOINTING, "gradient_checkpointing_kwargs": {"use_reentrant": True}}),
@@ -60,15 +64,15 @@ class FullSentences(Sentences):
             row["labels"] = row["input_ids"] % 3
 
 
-class Deeper(TrainerCallback):
-    """Freezes another block after step 4."""
+class Move(TrainerCallback):
+    """Freezes this many blocks after step 4."""
 
-    def __init__(self, freezing: FreezeCallback) -> None:
-        self.freezing = freezing
+    def __init__(self, freezing: FreezeCallback, blocks: int) -> None:
+        self.freezing, self.blocks = freezing, blocks
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 4:
-            self.freezing.move(FreezeMask.first(BLOCKS, 3), "planned", state)
+            self.freezing.move(FreezeMask.first(BLOCKS, self.blocks), "planned", state)
 
 
 def checkpoint_by_hand(model: Any) -> None:
@@ -115,7 +119,8 @@ def train(name: str, folder: Path, *, resume: bool = False, **settings: Any) -> 
     if name == "lost gradients":
         checkpoint_by_hand(model)
     freezing = FreezeCallback(policy, **options)
-    callbacks = [freezing, Deeper(freezing)] if name in ("moved", "cached") else [freezing]
+    moved = {"moved": 3, "cached": 3, "saved, static": 3, "no search, deeper": 3, "shallower": 1}
+    callbacks = [freezing, Move(freezing, moved[name])] if name in moved else [freezing]
     callbacks = [] if name == "added late" else callbacks
     trainer = make_trainer(
         model,
@@ -136,10 +141,13 @@ def train(name: str, folder: Path, *, resume: bool = False, **settings: Any) -> 
     if name == "added late":
         trainer.add_callback(freezing)
     trainer.train(resume_from_checkpoint=str(folder / name / "checkpoint-9") if resume else None)
+    ddp = wrapped_by_ddp(trainer)
     reshard(trainer.model)
     parameters = dict(trainer.model.named_parameters())
     return {
         "weights": {n: getattr(p, "full_tensor", lambda p=p: p)().detach().clone() for n, p in parameters.items()},
+        "reduced": None if ddp is None else ddp._get_ddp_logging_data()["total_parameter_size_bytes"],
+        "flags": all(p.requires_grad for p in parameters.values()),
         "sharded": all(hasattr(p, "full_tensor") for p in parameters.values()),
         "timeline": [(c.step, str(c.mask), c.reason) for c in freezing.timeline],
         "cache": None if freezing.cache is None else freezing.cache.stats,
@@ -153,8 +161,9 @@ def main() -> None:
     settings: dict[str, Any] = {"ddp_backend": "gloo", **(FSDP if cases[0] == "fsdp" else {})}
     refused = list(CASES)[list(CASES).index("static graph") :]
     results = {name: train(name, Path(folder), **settings) for name in cases if name not in ("fsdp", *refused)}
-    if "saved" in cases:
-        results["resumed"] = train("saved", Path(folder), resume=True, **settings)
+    for name in ("saved", "saved, static"):
+        if name in cases:
+            results[name.replace("saved", "resumed")] = train(name, Path(folder), resume=True, **settings)
     assert {name: result["sharded"] for name, result in results.items()} == dict.fromkeys(results, sharded)
     results |= {name: refusal(name, Path(folder), **settings) for name in cases if name in refused}
     torch.save(results, Path(folder) / f"results.{os.environ['RANK']}")

@@ -25,7 +25,7 @@ from .announcer import Announcer, add_to_model_card
 from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
 from .data_sieve import DataSieve
 from .delta_checkpoints import save_deltas
-from .distributed import LoadingFlags, before_wrapping, refuse_ddp, refuse_sharding
+from .distributed import ClearedFlags, before_wrapping, refuse_ddp, refuse_sharding, refuse_unreduced
 from .gradient_guard import GradientGuard
 from .hooks import (
     Patches,
@@ -138,7 +138,8 @@ class FreezeCallback(TrainerCallback):
         self._patches = Patches()
         self._guarded: WeakSet[Trainer] = WeakSet()
         self._unsharded: WeakKeyDictionary[nn.Module, BlockStack] = WeakKeyDictionary()
-        self._loading_flags = LoadingFlags()
+        self._without_state = ClearedFlags()
+        self._unreduced = ClearedFlags()
 
     @property
     def mask(self) -> FreezeMask | None:
@@ -159,11 +160,16 @@ class FreezeCallback(TrainerCallback):
             state: The state of the Trainer.
 
         Raises:
-            RequestError: If no parameter would be left to train.
+            RequestError: If no parameter would be left to train. Under DDP also if parameters would train that a static
+                policy has frozen since training began, because DDP does not exchange their gradients.
             RuntimeError: Outside of training.
         """
         if self._run is None:
             raise RuntimeError("nothing is being trained: move a mask between on_train_begin and on_train_end")
+        frozen, trainer = self._run.stack.frozen(mask), running_trainer()
+        refuse_unreduced(self._unreduced.names - frozen)
+        if trainer is not None:
+            refuse_ddp(trainer, self._run.model, moves=True, waits=bool(frozen - self._unreduced.names))
         self._run.move(mask, reason, state.global_step)
 
     def restore(self) -> None:
@@ -226,7 +232,9 @@ class FreezeCallback(TrainerCallback):
             if self._model_card:
                 write = functools.partial(add_to_model_card, trainer, self.summary)
                 self._patches.replace(trainer, "create_model_card", write, permanent=True)
-            before_wrapping(self._patches, trainer, self._prepare_sharding)
+            before_wrapping(
+                self._patches, trainer, sharding=self._prepare_sharding, replicating=self._prepare_replicating
+            )
             self._add_side_network(trainer)
             resume_in_sieved_epoch(self._patches, trainer, lambda: self.policy)
 
@@ -320,7 +328,8 @@ class FreezeCallback(TrainerCallback):
         if trainer is not None:
             refuse_sharding(trainer)
         model = getattr(model, "_orig_mod", model)  # FSDP2 with torch_compile passes the compiled wrapper
-        self._loading_flags.restore(model)
+        self._without_state.restore(model)
+        self._unreduced.restore(model)
         stack = self._find_blocks(model)
         self._run = run = FreezingRun(
             self.policy,
@@ -352,7 +361,8 @@ class FreezeCallback(TrainerCallback):
             SievedTraining(self._patches, trainer, run, train_dataloader, early=early)
         runner = run.runner
         if trainer is not None and (runner is not None or stack.frozen(run.mask)):
-            refuse_ddp(trainer, model, moves=runner is not None)
+            waits = runner is not None or bool(stack.frozen(run.mask) - self._unreduced.names)
+            refuse_ddp(trainer, model, moves=runner is not None, waits=waits)
         if runner is None:
             return
         check_evaluations(runner, run.plan, trainer, args, state)
@@ -363,8 +373,20 @@ class FreezeCallback(TrainerCallback):
         if not is_sharded(model):  # a sharded tower cannot run on its own
             self._unsharded[model] = blocks_for(model, self._tower, self.policy)
         checkpoint = resumed_checkpoint()
-        if checkpoint is not None:
-            self._loading_flags.set(model, checkpoint)
+        saved = None if checkpoint is None else SavedRun.load(checkpoint)
+        self._without_state.clear(model, () if saved is None else saved.without_state)
+
+    def _prepare_replicating(self, model: nn.Module) -> None:
+        """Keep the gradients of what stays frozen out of the buckets of DDP, and out of its communication."""
+        names: frozenset[str] = frozenset()
+        if self.policy.is_static:
+            stack, checkpoint = blocks_for(model, self._tower, self.policy), resumed_checkpoint()
+            saved = None if checkpoint is None else SavedRun.load(checkpoint)
+            if saved is not None and saved.is_of(self.policy):
+                names = stack.frozen(Timeline.from_json(saved.timeline)[-1].mask)
+            else:
+                names = stack.frozen(self.policy.initial_mask(stack))
+        self._unreduced.clear(model, names)
 
     def _find_blocks(self, model: nn.Module) -> BlockStack:
         if not is_sharded(model):
@@ -387,6 +409,9 @@ class FreezeCallback(TrainerCallback):
     def _failed(self, trainer: Trainer, error: BaseException) -> None:
         started = self._run is not None
         self.restore()
+        if trainer.model is not None:
+            self._without_state.restore(trainer.model)
+            self._unreduced.restore(trainer.model)
         folder = resumed_checkpoint(error)
         if started or folder is None or trainer.model is None:
             return

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from torch import nn
@@ -12,16 +11,21 @@ from transformers import Trainer
 
 from ..errors import RequestError
 from ..model.input_gradients import checkpoints_reentrantly
-from .checkpoint import SavedRun
 from .hooks import Patches
 
 
-def before_wrapping(patches: Patches, trainer: Trainer, sharding: Callable[[nn.Module], None]) -> None:
+def before_wrapping(
+    patches: Patches,
+    trainer: Trainer,
+    *,
+    sharding: Callable[[nn.Module], None],
+    replicating: Callable[[nn.Module], None],
+) -> None:
     """Prepare every later training of `trainer`, just before its model is wrapped for several processes.
 
+    If FSDP is about to shard the model, `sharding` is called with it; if DDP is about to replicate it, `replicating`.
     DDP then searches for unused parameters, unless `ddp_find_unused_parameters` is set: the Trainer turns the search
-    off under activation checkpointing, and DDP would wait for the gradients of frozen parameters. If FSDP is about to
-    shard the model, `sharding` is called with it.
+    off under activation checkpointing, and DDP would wait for the gradients of frozen parameters.
 
     The Trainer has no event for that. It has just created its optimizer at this point.
     """
@@ -31,38 +35,45 @@ def before_wrapping(patches: Patches, trainer: Trainer, sharding: Callable[[nn.M
         handler = trainer.accelerator.ddp_handler
         if handler is not None and trainer.args.ddp_find_unused_parameters is None:
             handler.find_unused_parameters = True
-        if trainer.is_fsdp_enabled and trainer.model is not None:
+        if trainer.model is not None and trainer.is_fsdp_enabled:
             sharding(trainer.model)
+        elif trainer.model is not None and handler is not None and not trainer.is_deepspeed_enabled:
+            replicating(trainer.model)
         return optimizer
 
     patches.replace(trainer, "create_optimizer", create_optimizer, permanent=True)
 
 
-class LoadingFlags:
-    """Flags of parameters while FSDP2 loads the optimizer state of a checkpoint.
+class ClearedFlags:
+    """Flags of parameters that are cleared while the Trainer prepares a training, and set again when it begins.
 
-    FSDP2 refuses a checkpoint that lacks the state of a parameter that requires a gradient. The optimizer holds no
-    state for frozen parameters.
+    - DDP reduces the gradients of those parameters alone that require one when it wraps the model.
+    - FSDP2 refuses a checkpoint that lacks the optimizer state of a parameter that requires a gradient. The optimizer
+      holds no state for frozen parameters.
+
+    Attributes:
+        names: The names of the parameters whose flags were cleared last.
     """
 
     def __init__(self) -> None:
-        self._names: list[str] = []
+        self.names: frozenset[str] = frozenset()
+        self._cleared = False
 
-    def set(self, model: nn.Module, checkpoint: Path) -> None:
-        """Clear the flags of the parameters for which `checkpoint` holds no optimizer state."""
-        saved = SavedRun.load(checkpoint)
+    def clear(self, model: nn.Module, names: Iterable[str]) -> None:
+        """Clear the flags of the parameters named, where they are set."""
         parameters = dict(model.named_parameters())
-        without_state = [] if saved is None else saved.without_state
-        self._names = [name for name in without_state if name in parameters and parameters[name].requires_grad]
-        for name in self._names:
+        self.names = frozenset(name for name in names if name in parameters and parameters[name].requires_grad)
+        self._cleared = True
+        for name in self.names:
             parameters[name].requires_grad_(False)
 
     def restore(self, model: nn.Module) -> None:
-        """Set the flags again."""
-        parameters = dict(model.named_parameters())
-        for name in self._names:
-            parameters[name].requires_grad_(True)
-        self._names = []
+        """Set the flags again. Does nothing when they are set."""
+        if self._cleared:
+            parameters = dict(model.named_parameters())
+            for name in self.names:
+                parameters[name].requires_grad_(True)
+        self._cleared = False
 
 
 def refuse_sharding(trainer: Trainer) -> None:
@@ -85,16 +96,16 @@ def refuse_sharding(trainer: Trainer) -> None:
         )
 
 
-def refuse_ddp(trainer: Trainer, model: nn.Module, *, moves: bool) -> None:
+def refuse_ddp(trainer: Trainer, model: nn.Module, *, moves: bool, waits: bool) -> None:
     """Raise `RequestError` if the model is wrapped by a DDP that does not allow parameters to be frozen.
 
     Args:
         trainer: The Trainer.
         model: The model inside of the wrapper.
         moves: Whether the mask may change during training.
+        waits: Whether a parameter is frozen, or may become so, whose gradients DDP reduces.
     """
-    wrapped: Any = trainer.model_wrapped
-    ddp = next((m for m in wrapped.modules() if isinstance(m, DistributedDataParallel)), None)
+    ddp = wrapped_by_ddp(trainer)
     if ddp is None:
         return
     if checkpoints_reentrantly(model):
@@ -106,8 +117,23 @@ def refuse_ddp(trainer: Trainer, model: nn.Module, *, moves: bool) -> None:
         raise RequestError(
             "DDP with a static graph requires that the same parameters train in every step: unset ddp_static_graph."
         )
-    if not ddp.find_unused_parameters and not ddp.static_graph:
+    if waits and not ddp.find_unused_parameters and not ddp.static_graph:
         raise RequestError(
             "DDP waits for the gradient of every parameter, and frozen ones have none: set "
             "ddp_find_unused_parameters=True."
         )
+
+
+def refuse_unreduced(names: Collection[str]) -> None:
+    """Raise `RequestError` if there are `names`, of parameters that would train and whose gradients DDP ignores."""
+    if names:
+        raise RequestError(
+            f"DDP does not exchange the gradients of {len(names)} parameters, such as {min(names)}, because a static "
+            "policy had frozen them when training began: use an adaptive policy to unfreeze blocks."
+        )
+
+
+def wrapped_by_ddp(trainer: Trainer) -> DistributedDataParallel | None:
+    """Return the DDP around the model of `trainer`, if there is one."""
+    wrapped: Any = trainer.model_wrapped
+    return next((m for m in wrapped.modules() if isinstance(m, DistributedDataParallel)), None)

@@ -17,16 +17,17 @@ from distributed_cases import train
 from torch.nn.parallel import DistributedDataParallel
 from training import make_trainer, tiny_bert
 
-from adaptivefreeze import FreezeCallback
+from adaptivefreeze import BottomUp, FreezeCallback, find_blocks
 from adaptivefreeze.errors import RequestError
 from adaptivefreeze.trainer.distributed import refuse_ddp
 
 SCRIPT = Path(__file__).parents[1] / "distributed_cases.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-DDP = ["moved", "cached", "checkpointing", "egeria", "unused pooler", "in part"]
+DDP = ["moved", "cached", "checkpointing", "egeria", "unused pooler", "in part", "no search", "saved, static"]
 REFUSED = {
     "static graph": "static graph requires that the same parameters train .* unset ddp_static_graph",
-    "no search, frozen": "frozen ones have none: set ddp_find_unused_parameters=True",
+    "no search, deeper": "frozen ones have none: set ddp_find_unused_parameters=True",
+    "shallower": "DDP does not exchange the gradients of 16 parameters, such as .* use an adaptive policy to unfreeze",
     "no search, moving": "frozen ones have none: set ddp_find_unused_parameters=True",
     "added late": "frozen ones have none: set ddp_find_unused_parameters=True",
     "reentrant": "reentrant activation checkpointing does not work with DDP",
@@ -75,11 +76,11 @@ def ddp(tmp_path_factory):
 def test_ddp_trains_and_decides_as_one_process(ddp, alone, name):
     check(ddp, name, alone(name))
     masks = {mask for _, mask, _ in ddp[0][name]["timeline"]}
-    assert len(masks) > 1 or name in ("checkpointing", "unused pooler", "in part")
+    assert len(masks) > 1 or name in ("checkpointing", "unused pooler", "in part", "no search")
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_ddp_refuses_before_the_first_step(ddp, name):
+def test_ddp_refuses(ddp, name):
     """In both processes, so that neither waits for the other. The gradient guard refuses the last one."""
     for result in ddp:
         assert re.search(REFUSED[name], result[name]), result[name]
@@ -92,9 +93,27 @@ def test_a_static_graph_allows_a_mask_that_stays(tmp_path, monkeypatch):
     torch.nn.Module.__init__(wrapped)
     wrapped.static_graph, wrapped.find_unused_parameters = True, False
     monkeypatch.setattr(trainer, "model_wrapped", wrapped)
-    refuse_ddp(trainer, trainer.model, moves=False)
+    refuse_ddp(trainer, trainer.model, moves=False, waits=True)
     with pytest.raises(RequestError, match="static graph"):
-        refuse_ddp(trainer, trainer.model, moves=True)
+        refuse_ddp(trainer, trainer.model, moves=True, waits=True)
+
+
+def test_ddp_exchanges_no_gradients_of_what_a_static_policy_freezes(ddp):
+    frozen = find_blocks(tiny_bert()).frozen(BottomUp(2).initial_mask(find_blocks(tiny_bert())))
+    sizes = {name: parameter.nbytes for name, parameter in tiny_bert().named_parameters()}
+    trained = sum(size for name, size in sizes.items() if name not in frozen)
+    for result in ddp:
+        assert result["moved"]["reduced"] == result["no search"]["reduced"] == trained < sum(sizes.values())
+        assert result["egeria"]["reduced"] == sum(sizes.values())
+        assert result["moved"]["flags"], "the flags are restored"
+
+
+def test_ddp_resumes_a_static_policy_exactly(ddp):
+    for result in ddp:
+        saved, resumed = result["saved, static"], result["resumed, static"]
+        assert resumed["timeline"] == saved["timeline"]
+        assert all(torch.equal(value, resumed["weights"][name]) for name, value in saved["weights"].items())
+        assert resumed["reduced"] < saved["reduced"], "the checkpoint holds the deeper mask"
 
 
 def test_the_cache_serves_under_ddp(ddp):
