@@ -86,18 +86,27 @@ $S compare $F/conll2003.toml --per-class 8 --name conll2003_8 $E5 $CO --seeds 0 
 $S compare $T/kaznerd_mpnet-base.toml $MP $KA
 # 5 s, Σ 14.0 h: last quarter, rare classes, tokenizer (any time)
 python experiments/relative.py $N/conll2003_e5-small.jsonl $N/kaznerd_e5-small.jsonl $T/*.jsonl $R/*.jsonl
-Q="python experiments/transfer/sequence.py $E5"
-# 1,250 s, Σ 14.4 h: sequences of tasks, seed 0
-$Q --ner $D/conll2003 $D/kaznerd --limits 1500 1000 --seeds 0
-# 1,170 s, Σ 14.7 h
-$Q --halves $D/rotten_tomatoes --limits 1000 1000 --seeds 0
-# 4,840 s, Σ 16.0 h: seeds 1 and 2 of both
-$Q --ner $D/conll2003 $D/kaznerd --limits 1500 1000
-$Q --halves $D/rotten_tomatoes --limits 1000 1000
-# 5,325 s, Σ 17.5 h: going on, freezing or stopping, beside stopping alone and shorter schedules
-$S compare experiments/adaptive/runtime_choice.toml $E5 $CO --short-full
-# 13,000 s, Σ 21.1 h: data sieving, alone and with freezing, beside a blind sieve and a shorter schedule
-M="full@1e-4 nothing+sieve:0.5@1e-4 nothing+sieve:0.5,blind=true@1e-4 full@1e-4@4 bottom-up:6@1e-4 bottom-up:6+sieve:0.5@1e-4 side@1e-4 side+sieve:0.5@1e-4"
-for N in rotten_tomatoes conll2003; do
-    python benchmarks/time_to_quality.py benchmarks/results/sieve/$N --model $MODELS/e5-small --dataset $D/$N --limit 1500 --epochs 5 --seeds 0 1 2 --methods $M
+# 1,250 s, Σ 14.4 h: sequences of tasks, seed 0, then seeds 1 and 2
+Q="python experiments/transfer/sequence.py"
+$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 1500 1000 --seeds 0
+# 600 s, Σ 14.5 h
+$Q $ML --halves $D/rotten_tomatoes --limits 1000 1000 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3 --seeds 0
+# 3,700 s, Σ 15.6 h
+$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 1500 1000
+$Q $ML --halves $D/rotten_tomatoes --limits 1000 1000 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3
+# 1,500 s, Σ 16.0 h: data sieving, alone and with freezing, beside a blind sieve and shorter schedules
+$S compare experiments/sieve/conll2003_minilm.toml $ML $CO --short-full
+$S compare experiments/sieve/rotten_tomatoes_minilm.toml $ML $RT --short-full
+# 1,200 s, Σ 16.3 h: going on, freezing or stopping, beside stopping alone and shorter schedules
+$S compare experiments/adaptive/runtime_choice.toml $ML $CO --short-full
+# 1,500 s, Σ 16.8 h: masks below a unit
+$S compare experiments/partial/rotten_tomatoes_minilm.toml $ML $RT
+$S compare experiments/partial/rotten_tomatoes_64.toml $ML $RT
+# 2,700 s, Σ 17.5 h: learning rates by block
+$S compare experiments/learning_rates/conll2003_decay.toml $ML $CO
+for SEED in 0 1 2; do
+    $S search experiments/learning_rates/conll2003_depths.toml $ML $CO --seeds $SEED --name conll2003_depths_$SEED
+    $S search experiments/learning_rates/conll2003_rates.toml $ML $CO --seeds $SEED --name conll2003_rates_$SEED
 done
+# 2,500 s, Σ 18.2 h: published policies on text classification; joins the study of static depths
+$S compare $R/rotten_tomatoes_e5-small.toml $E5 $RT $PS --scenarios bottom-up:0 autofreeze egeria geometric smartfrz:prefix=true layerout random-prefix

@@ -37,7 +37,7 @@ def script(monkeypatch):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_configuration_holds_options_of_its_command_that_are_valid(path):
-    command = "search" if path.parent.name == "depth_search" else "compare"
+    command = "search" if "experiments/study.py search " in path.read_text() else "compare"
     known = {parameter.name for parameter in typer.main.get_command(app).commands[command].params}
     options = read_config(path, known)
     assert Request.of(options).seeds
