@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -17,7 +17,6 @@ from ..cache import PrefixCache
 from ..errors import RequestError
 from ..model.blocks import BlockStack
 from ..model.mask import FreezeMask
-from ..model.sharding import is_sharded, reshard
 from ..model.timeline import Timeline
 from ..policies import Policy, Signals, parse_policy
 from ..side import add_side_network
@@ -25,7 +24,7 @@ from .announcer import Announcer, add_to_model_card
 from .checkpoint import SavedRun, load_run, refuse_incomplete, refuse_other_depth
 from .data_sieve import DataSieve
 from .delta_checkpoints import save_deltas
-from .distributed import ClearedFlags, before_wrapping, refuse_ddp, refuse_sharding, refuse_unreduced
+from .distributed import Wrapping, refuse_sharding
 from .gradient_guard import GradientGuard
 from .hooks import (
     Patches,
@@ -137,9 +136,7 @@ class FreezeCallback(TrainerCallback):
         self._state_written = False
         self._patches = Patches()
         self._guarded: WeakSet[Trainer] = WeakSet()
-        self._unsharded: WeakKeyDictionary[nn.Module, BlockStack] = WeakKeyDictionary()
-        self._without_state = ClearedFlags()
-        self._unreduced = ClearedFlags()
+        self._wrapping = Wrapping(lambda: self.policy, tower)
 
     @property
     def mask(self) -> FreezeMask | None:
@@ -166,10 +163,7 @@ class FreezeCallback(TrainerCallback):
         """
         if self._run is None:
             raise RuntimeError("nothing is being trained: move a mask between on_train_begin and on_train_end")
-        frozen, trainer = self._run.stack.frozen(mask), running_trainer()
-        refuse_unreduced(self._unreduced.names - frozen)
-        if trainer is not None:
-            refuse_ddp(trainer, self._run.model, moves=True, waits=bool(frozen - self._unreduced.names))
+        self._wrapping.check(running_trainer(), self._run.model, self._run.stack.frozen(mask), moves=True)
         self._run.move(mask, reason, state.global_step)
 
     def restore(self) -> None:
@@ -232,9 +226,7 @@ class FreezeCallback(TrainerCallback):
             if self._model_card:
                 write = functools.partial(add_to_model_card, trainer, self.summary)
                 self._patches.replace(trainer, "create_model_card", write, permanent=True)
-            before_wrapping(
-                self._patches, trainer, sharding=self._prepare_sharding, replicating=self._prepare_replicating
-            )
+            self._wrapping.prepare(self._patches, trainer)
             self._add_side_network(trainer)
             resume_in_sieved_epoch(self._patches, trainer, lambda: self.policy)
 
@@ -328,9 +320,8 @@ class FreezeCallback(TrainerCallback):
         if trainer is not None:
             refuse_sharding(trainer)
         model = getattr(model, "_orig_mod", model)  # FSDP2 with torch_compile passes the compiled wrapper
-        self._without_state.restore(model)
-        self._unreduced.restore(model)
-        stack = self._find_blocks(model)
+        self._wrapping.restore_flags(model)
+        stack = self._wrapping.find_blocks(model)
         self._run = run = FreezingRun(
             self.policy,
             model,
@@ -360,44 +351,12 @@ class FreezeCallback(TrainerCallback):
         if run.sieve is not None and not run.ended:
             SievedTraining(self._patches, trainer, run, train_dataloader, early=early)
         runner = run.runner
-        if trainer is not None and (runner is not None or stack.frozen(run.mask)):
-            waits = runner is not None or bool(stack.frozen(run.mask) - self._unreduced.names)
-            refuse_ddp(trainer, model, moves=runner is not None, waits=waits)
+        self._wrapping.check(trainer, model, stack.frozen(run.mask), moves=runner is not None)
         if runner is None:
             return
         check_evaluations(runner, run.plan, trainer, args, state)
         if trainer is not None and runner.collector.needs_gradients:
             on_raw_gradients(self._patches, trainer, model, lambda: runner.gradients_ready(trainer.state.global_step))
-
-    def _prepare_sharding(self, model: nn.Module) -> None:
-        if not is_sharded(model):  # a sharded tower cannot run on its own
-            self._unsharded[model] = blocks_for(model, self._tower, self.policy)
-        checkpoint = resumed_checkpoint()
-        saved = None if checkpoint is None else SavedRun.load(checkpoint)
-        self._without_state.clear(model, () if saved is None else saved.without_state)
-
-    def _prepare_replicating(self, model: nn.Module) -> None:
-        """Keep the gradients of what stays frozen out of the buckets of DDP, and out of its communication."""
-        names: frozenset[str] = frozenset()
-        if self.policy.is_static:
-            stack, checkpoint = blocks_for(model, self._tower, self.policy), resumed_checkpoint()
-            saved = None if checkpoint is None else SavedRun.load(checkpoint)
-            if saved is not None and saved.is_of(self.policy):
-                names = stack.frozen(Timeline.from_json(saved.timeline)[-1].mask)
-            else:
-                names = stack.frozen(self.policy.initial_mask(stack))
-        self._unreduced.clear(model, names)
-
-    def _find_blocks(self, model: nn.Module) -> BlockStack:
-        if not is_sharded(model):
-            return blocks_for(model, self._tower, self.policy)
-        if model not in self._unsharded:
-            raise RequestError(
-                "the blocks of a model cannot be found once it is sharded: pass the FreezeCallback to "
-                "Trainer(callbacks=[...]), and let the Trainer shard the model."
-            )
-        reshard(model)  # after an evaluation some parameters are whole
-        return self._unsharded[model]
 
     def _guard(self, trainer: Trainer) -> None:
         """Restore the user's flags when `trainer.train()` raises."""
@@ -410,8 +369,7 @@ class FreezeCallback(TrainerCallback):
         started = self._run is not None
         self.restore()
         if trainer.model is not None:
-            self._without_state.restore(trainer.model)
-            self._unreduced.restore(trainer.model)
+            self._wrapping.restore_flags(trainer.model)
         folder = resumed_checkpoint(error)
         if started or folder is None or trainer.model is None:
             return
