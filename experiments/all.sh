@@ -99,6 +99,7 @@ $S compare experiments/sieve/conll2003_minilm.toml $ML $CO --short-full
 $S compare experiments/sieve/rotten_tomatoes_minilm.toml $ML $RT --short-full
 # 1,200 s, Σ 16.3 h: going on, freezing or stopping, beside stopping alone and shorter schedules
 $S compare experiments/adaptive/runtime_choice.toml $ML $CO --short-full
+python experiments/early_stopping.py experiments/adaptive/runtime_choice.jsonl
 # 1,500 s, Σ 16.8 h: masks below a unit
 $S compare experiments/partial/rotten_tomatoes_minilm.toml $ML $RT
 $S compare experiments/partial/rotten_tomatoes_64.toml $ML $RT

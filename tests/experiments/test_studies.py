@@ -17,12 +17,12 @@ from adaptivefreeze.cli.config import read_config
 from adaptivefreeze.cli.main import app
 from adaptivefreeze.cli.request import Request
 from adaptivefreeze.comparison.folder import StudyFolder
-from adaptivefreeze.comparison.result import Metrics
+from adaptivefreeze.comparison.result import Metrics, ValidationPoint
 from adaptivefreeze.report.published import read_published
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 CONFIGS = sorted(FOLDER.glob("*/*.toml"))
-SCRIPTS = ("study", "stored_runs", "relative", "transfer", "sequence", "prepare")
+SCRIPTS = ("study", "stored_runs", "relative", "transfer", "sequence", "prepare", "early_stopping")
 
 
 @pytest.fixture
@@ -97,6 +97,18 @@ def test_no_path_of_the_machine_is_stored(script, tmp_path):
     assert str(tmp_path) not in (tmp_path / "study.jsonl").read_text()
     module.pack(folder_of(tmp_path / "hub", made(model=replace(MODEL, name="intfloat/e5"))), tmp_path / "hub.jsonl")
     assert '"name":"intfloat/e5"' in (tmp_path / "hub.jsonl").read_text()
+
+
+def test_early_stopping_is_read_off_a_validation_curve(script, tmp_path, capsys):
+    curve = [ValidationPoint(10 * n, n, score, 2.0 * n) for n, score in enumerate((0.5, 0.7, 0.6, 0.6, 0.8), 1)]
+    full = replace(made("bottom-up:0", 0, seconds=10.0, timeline=UNFROZEN), validation=tuple(curve))
+    script("stored_runs").pack(folder_of(tmp_path / "study", full, made("bottom-up:2")), tmp_path / "study.jsonl")
+    module = script("early_stopping")
+    module.main([str(tmp_path / "study.jsonl"), "--patience", "1", "2", "3"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows[0] == ["1", "30", "0.60", "70.0", "80.0"]
+    assert rows[1] == ["2", "40", "0.80", "70.0", "80.0"]
+    assert rows[2] == ["3", "50", "1.00", "80.0", "80.0"], "never three evaluations without a new best score"
 
 
 def test_scores_and_times_are_read_off_relative_to_full_fine_tuning(script, tmp_path):
