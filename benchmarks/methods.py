@@ -17,7 +17,7 @@ from backbone_finetuning import fit_with_lightning
 from machine import describe, keep_memory
 from transformers import PrinterCallback, Trainer
 
-from adaptivefreeze import BottomUp, FreezeCallback, PrefixCache, find_blocks
+from adaptivefreeze import BottomUp, FreezeCallback, PrefixCache, find_blocks, lora_above
 from adaptivefreeze.comparison.run import longest_first
 from adaptivefreeze.comparison.settings import StudySettings
 from adaptivefreeze.data import load_task
@@ -28,11 +28,13 @@ RANK = 8
 ADAPTERS = ("lora", "dora", "ia3")
 LIGHTNING = "backbone-finetuning"
 BY_HAND = "by-hand:"  # followed by the share of the blocks
+LORA_ABOVE = "lora-above:"  # followed by the number of blocks
 HELP = """A method is `NAME@LEARNING RATE[@EPOCHS]`, with --epochs by default. NAME is
 
     full                  Trainer, all parameters
     by-hand:SHARE         Trainer, requires_grad set to False for the embeddings and this share of the blocks
     lora, dora, ia3       Trainer with PEFT: rank 8 on every linear layer, alpha 16; IA³ on PEFT's default layers
+    lora-above:K          the same LoRA in the blocks above the first K, which the cache skips
     backbone-finetuning   Lightning, its callback BackboneFinetuning: the head alone in the first epoch, then the
                           encoder too, at a tenth of the rate, doubled in every further epoch
     SPEC                  Trainer with FreezeCallback, this policy and the cache; SPEC/int8 stores rows in 8 bits"""
@@ -57,11 +59,20 @@ class Method:
     @property
     def is_policy(self) -> bool:
         """Whether a FreezeCallback trains it."""
-        return self.name not in ("full", LIGHTNING, *ADAPTERS) and not self.name.startswith(BY_HAND)
+        return self.name not in ("full", LIGHTNING, *ADAPTERS) and not self.name.startswith((BY_HAND, LORA_ABOVE))
+
+    def callback(self) -> FreezeCallback | None:
+        """Return the callback that trains it, with a cache, or None if the Trainer does so alone."""
+        if self.name.startswith(LORA_ABOVE):
+            return FreezeCallback("nothing", cache=True, restore=False)  # PEFT has frozen the blocks
+        if not self.is_policy:
+            return None
+        spec, _, precision = self.name.partition("/")
+        return FreezeCallback(spec, cache=PrefixCache(precision=precision or "exact"), restore=False, save="delta")
 
     def prepare(self, model: Any, kind: str, seed: int) -> Any:
         """Return the model to train: with adapters, or with flags set by hand."""
-        if self.name in ADAPTERS:
+        if self.name in ADAPTERS or self.name.startswith(LORA_ABOVE):
             return with_adapters(model, self.name, kind, seed)
         if self.name.startswith(BY_HAND):
             stack = find_blocks(model)
@@ -105,19 +116,15 @@ def with_adapters(model: Any, name: str, kind: str, seed: int) -> Any:
     from peft import IA3Config, LoraConfig, TaskType, get_peft_model
 
     task_type = TaskType.TOKEN_CLS if kind == "ner" else TaskType.SEQ_CLS
+    common: dict[str, Any] = {"task_type": task_type, "modules_to_save": list(HEADS)}
+    lora = {"r": RANK, "lora_alpha": 2 * RANK, **common}
     config: Any
     if name == "ia3":
-        config = IA3Config(task_type=task_type, modules_to_save=list(HEADS))
+        config = IA3Config(**common)
+    elif name.startswith(LORA_ABOVE):
+        config = lora_above(model, int(name.removeprefix(LORA_ABOVE)), **lora)
     else:
-        config = LoraConfig(
-            task_type=task_type,
-            r=RANK,
-            lora_alpha=2 * RANK,
-            use_dora=name == "dora",
-            target_modules="all-linear",
-            exclude_modules=list(HEADS),
-            modules_to_save=list(HEADS),
-        )
+        config = LoraConfig(use_dora=name == "dora", target_modules="all-linear", exclude_modules=list(HEADS), **lora)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(model, config)
@@ -131,11 +138,7 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> di
         batch_size=options.batch_size,
         training_arguments={"warmup_steps": options.warmup},
     )
-    callbacks = []
-    if method.is_policy:
-        spec, _, precision = method.name.partition("/")
-        cache = PrefixCache(precision=precision or "exact")
-        callbacks.append(FreezeCallback(spec, cache=cache, restore=False, save="delta"))
+    freezing = method.callback()
     with tempfile.TemporaryDirectory() as folder:
         arguments = settings.arguments(folder, seed)
         with PeakMemory(arguments.device) as peak:
@@ -148,7 +151,7 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> di
                 data_collator=task.collator(),
                 processing_class=task.tokenizer,
                 compute_metrics=task.compute_metrics,
-                callbacks=callbacks,
+                callbacks=[freezing] if freezing else [],
             )
             trainer.remove_callback(PrinterCallback)
             began = time.perf_counter()
@@ -173,7 +176,7 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> di
         "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "peak_memory_bytes": peak.bytes,
         "saved_bytes": saved,
-        "cache": callbacks[0].cache.stats.to_json() if callbacks and callbacks[0].cache else None,
+        "cache": freezing.cache.stats.to_json() if freezing and freezing.cache else None,
         "machine": describe(),
     }
 

@@ -58,7 +58,8 @@ def test_filling_in_8_bits_is_measured(tiny_folder, tmp_path, monkeypatch, capsy
     ]
 
 
-METHODS = ("full@1e-2", "by-hand:0.5@1e-2", "lora@1e-2", "ia3@1e-2", "backbone-finetuning@1e-2", "bottom-up:0.5@1e-2")
+METHODS = ("full@1e-2", "by-hand:0.5@1e-2", "lora@1e-2", "lora-above:1@1e-2", "ia3@1e-2", "backbone-finetuning@1e-2",
+           "bottom-up:0.5@1e-2")  # fmt: skip
 
 
 def test_peers_are_compared_and_none_is_trained_twice(tiny_folder, tmp_path, monkeypatch, capsys):
@@ -74,6 +75,8 @@ def test_peers_are_compared_and_none_is_trained_twice(tiny_folder, tmp_path, mon
     assert full["saved_bytes"] == runs["by-hand:0.5"]["saved_bytes"] == runs["backbone-finetuning"]["saved_bytes"]
     assert all(0 < runs[name]["saved_bytes"] < full["saved_bytes"] for name in ("ia3", "bottom-up:0.5"))
     assert cached["cache"]["hits"] > 0
+    assert runs["lora-above:1"]["cache"]["hits"] > 0
+    assert runs["lora-above:1"]["trained_parameters"] < runs["lora"]["trained_parameters"]
     page = (tmp_path / "peers.md").read_text()
     assert all(name in page for name in ("full fine-tuning", "LoRA (PEFT)", "BackboneFinetuning (Lightning)"))
 
