@@ -296,8 +296,11 @@ class CacheSession:
                 hidden = self._rows.rounded(self._rows.run(batch, self._boundary, drawn=drawn))
             if training and self._settings.dropout:
                 hidden = nn.functional.dropout(hidden, self._settings.dropout, inplace=False)
+            checking = not self._padding_checked and training and batch.padded and torch.is_grad_enabled()
             if training and self._reentrant and torch.is_grad_enabled():
                 hidden = hidden.detach().requires_grad_()  # it computes gradients only behind an input that needs one
+            elif checking and not any(p.requires_grad for p in self._tower.parameters()):
+                hidden = hidden.detach().requires_grad_().clone()  # the check reads gradients of the tower's output
             if self._storing:
                 self.stats.seconds_spent += time.perf_counter() - begin - computing
                 self._rows.update_sizes()
@@ -307,7 +310,7 @@ class CacheSession:
         except Exception as error:  # a run that would train without a cache goes on
             failure = f"skipping the prefix failed ({type(error).__name__}: {error})"
         else:
-            if not self._padding_checked and training and batch.padded:
+            if checking:
                 self._check_padding(output, batch)
             self._served |= training
             if self._storing:
@@ -320,7 +323,8 @@ class CacheSession:
     def _check_padding(self, output: Any, batch: Batch) -> None:
         """Check in the backward pass that the loss does not depend on the tower's output at padding.
 
-        Otherwise (mean pooling over all positions) padding becomes part of an example, and all rows are dropped.
+        Otherwise (mean pooling over all positions) padding becomes part of an example, and all rows are dropped. The
+        same holds for an output without a vector for each token, whose loss cannot be checked in this way.
         """
         values = output.values() if isinstance(output, dict) else [output] if torch.is_tensor(output) else output
         padding = torch.ones((batch.size, batch.tokens or 0), dtype=torch.bool)
@@ -329,16 +333,24 @@ class CacheSession:
 
         def check(gradient: torch.Tensor) -> None:
             self._padding_checked = True
-            if not self._inputs.with_padding and bool(gradient[padding.to(gradient.device)].any()):
-                logger.info("The loss depends on the model's output at padding: cached rows include padding.")
-                self._inputs.with_padding = True
-                self._verified = set()
-                self._store.drop_above(0)
-                self._forget_lookups()
+            if bool(gradient[padding.to(gradient.device)].any()):
+                self._include_padding("The loss depends on the model's output at padding")
 
-        for value in values:
-            if isinstance(value, torch.Tensor) and value.requires_grad and value.shape[:2] == padding.shape:
-                value.register_hook(check)  # type: ignore[no-untyped-call]
+        tensors = [value for value in values if isinstance(value, torch.Tensor) and value.requires_grad]
+        by_token = [value for value in tensors if value.shape[:2] == padding.shape]
+        for value in by_token:
+            value.register_hook(check)  # type: ignore[no-untyped-call]
+        if not by_token:
+            self._padding_checked = True
+            self._include_padding("The model returns no output for each token")
+
+    def _include_padding(self, reason: str) -> None:
+        if not self._inputs.with_padding:
+            logger.info("%s: cached rows include padding.", reason)
+            self._inputs.with_padding = True
+            self._verified = set()
+            self._store.drop_above(0)
+            self._forget_lookups()
 
     def _run_whole(self, *args: Any, **kwargs: Any) -> Any:
         """Run the tower as without a cache, but for the mode of a prefix that was skipped before."""

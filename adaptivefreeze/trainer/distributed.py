@@ -58,7 +58,7 @@ class Wrapping:
                 handler.find_unused_parameters = True
             if trainer.model is not None and trainer.is_fsdp_enabled:
                 self._before_fsdp(trainer.model)
-            elif trainer.model is not None and handler is not None and not trainer.is_deepspeed_enabled:
+            elif trainer.model is not None and trainer.accelerator.use_distributed and not trainer.is_deepspeed_enabled:
                 self._before_ddp(trainer.model)
             return optimizer
 

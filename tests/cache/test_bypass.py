@@ -110,7 +110,7 @@ def test_a_tower_that_computes_the_loss_gets_the_labels():
     plain = train(other, text_batch, lambda output: output[0])
     assert train(model, text_batch, lambda output: output[0], cache) == plain
     assert cache.stats.disabled_reason is None
-    assert (cache.stats.hits, cache.stats.misses) == (16, 8)
+    assert (cache.stats.hits, cache.stats.misses) == (12, 12)  # the first batch is stored twice, then with padding
 
 
 class _SkipsABlock(BertModel):

@@ -50,6 +50,27 @@ def test_static_is_bit_identical(tmp_path, settings):
     assert not any("forward" in vars(m) for m in cached.model.bert.modules())
 
 
+@pytest.mark.parametrize("policy", ["head-only", "bottom-up:3"])
+def test_no_frozen_block_runs_for_a_row_that_is_stored(tmp_path, policy):
+    """Also with padding, and where nothing in the tower trains."""
+    calls = []
+
+    class Count(TrainerCallback):
+        def on_train_begin(self, args, state, control, model, **kwargs):
+            for layer in model.bert.encoder.layer[:3]:
+                layer.attention.register_forward_hook(lambda *_: calls.append(self.epoch))
+
+        def on_epoch_begin(self, args, state, control, **kwargs):
+            self.epoch = state.epoch
+
+    callback = FreezeCallback(policy, cache=True)
+    trainer = make_trainer(tiny_bert(), tmp_path, [callback, Count()], **IN_ORDER)
+    assert any((row["attention_mask"] == 0).any() for row in trainer.train_dataset)
+    trainer.train()
+    assert callback.cache.stats.hits
+    assert set(calls) == {0}, "blocks ran in the first epoch alone"
+
+
 def test_a_moving_boundary_is_bit_identical(tmp_path):
     """Deeper, thawed, and deeper again: rows are carried up, dropped and computed anew, with the same losses."""
     plan = {3: 3, 8: 1, 9: 2, 14: 3}
