@@ -6,8 +6,8 @@
 Trains with Trainer, DDP and gloo in two processes of this machine. A communication hook counts the bytes of every
 bucket of gradients that DDP reduces, and those of the buckets in which every parameter is frozen, which would need no
 reduction. Each policy runs with random batches and with `group_by_length` (Trainer's `train_sampling_strategy`).
-Padding is the share of padded positions in all batches; the imbalance is the number of positions of the larger batch of a step,
-relative to the mean of both, which is what the faster process waits for.
+Padding is the share of padded positions in all batches; the imbalance is the number of positions of the larger batch of
+a step, relative to the mean of both, which is what the faster process waits for.
 
 Reference: Kim et al. 2024, MLPerf training of BERT with batches of balanced length across processes.
 """
