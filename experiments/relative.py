@@ -1,4 +1,4 @@
-"""What each depth keeps of full fine-tuning: scores and times relative to it, seed by seed, from stored runs.
+"""What each depth keeps of full fine-tuning: its scores and time, seed by seed, and losses, from stored runs.
 
     python experiments/relative.py experiments/NAME/STUDY.jsonl [FILE ...] [--output FILE]
 
@@ -8,6 +8,7 @@ One table of all studies, a row for each static scenario:
 - time: training time as a share of full fine-tuning's.
 - macro F1, entity F1: test score as a share of full fine-tuning's, in %, with its 95 % interval from two seeds on.
 - rare, frequent: the same for the mean F1 of the rarer and of the more frequent half of the classes of the test split.
+- train loss, validation loss: mean over the steps of the run, and at its end; means over the seeds.
 - unknown words: words of the data set with a subword that the tokenizer does not know.
 """
 
@@ -35,15 +36,17 @@ HEADS = (
     "entity F1",
     "rare",
     "frequent",
+    "train loss",
+    "validation loss",
 )
 
 
 def rows(name: str, runs: Sequence[RunResult]) -> list[list[str]]:
-    """Return the rows of one study: its static scenarios from the shallowest on, without full fine-tuning itself."""
+    """Return the rows of one study: full fine-tuning, then its static scenarios from the shallowest on."""
     full = {run.seed: run for run in runs if run.full_fine_tuning and run.metrics}
     scenarios: dict[str, list[RunResult]] = {}
     for run in runs:
-        if len(run.timeline) == 1 and run.metrics and run.seed in full and not run.full_fine_tuning:
+        if len(run.timeline) == 1 and run.metrics and run.seed in full:
             scenarios.setdefault(run.scenario, []).append(run)
     unknown = (runs[0].task.coverage or {}).get("unknown_word_share")
     found = []
@@ -59,9 +62,16 @@ def rows(name: str, runs: Sequence[RunResult]) -> list[list[str]]:
                 f"{same[0].trainable_parameters / same[0].model.parameters:.2f}",
                 f"{fmean(run.train_seconds / other.train_seconds for run, other in pairs):.2f}",
                 *(ratio(pairs, score) for score in (macro_f1, entity_f1, rarer_half, frequent_half)),
+                f"{fmean(run.train_loss for run in same):.3f}",
+                _mean([run.validation[-1].loss for run in same if run.validation]),
             ]
         )
     return found
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{fmean(known):.3f}" if known else "–"
 
 
 def ratio(pairs: Iterable[tuple[RunResult, RunResult]], score: Callable[[RunResult], float | None]) -> str:

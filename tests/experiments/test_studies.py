@@ -122,7 +122,7 @@ def test_scores_and_times_are_read_off_relative_to_full_fine_tuning(script, tmp_
     runs = [run("bottom-up:0", seed, 0.8, seconds=20.0, timeline=UNFROZEN) for seed in (0, 1)]
     runs += [run("bottom-up:2", seed, 0.4, seconds=10.0) for seed in (0, 1)]
     module = script("relative")
-    (row,) = module.rows("toy", [*runs, made("bottom-up:3", 7)])
+    _, row = module.rows("toy", [*runs, made("bottom-up:3", 7)])
     cells = dict(zip(module.HEADS, row, strict=True))
     assert cells["scenario"] == "`bottom-up:2`"
     assert (cells["trainable"], cells["time"], cells["seeds"]) == ("0.40", "0.50", "2")
