@@ -101,7 +101,11 @@ def run_all(rows: Rows, keys: Sequence[Key], options: argparse.Namespace) -> Non
     kazakh_data = reduce_classes(options.kazakh, options.work / "kazakh")
     limits = {name: getattr(options, name) for name in ("eval_limit", "test_limit", "max_length")}
     settings = StudySettings(
-        learning_rate=options.learning_rate, epochs=options.epochs, cache=True, clock=options.clock
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        cache=True,
+        clock=options.clock,
     )
     english = load_task(str(english_data), model=options.model, limit=options.english_limit, **limits)
 
@@ -163,11 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 3, 6, 9, 12])
     parser.add_argument("--english-limit", type=int, default=1500)
-    parser.add_argument("--kazakh-limit", type=int, default=500)
+    parser.add_argument("--kazakh-limit", type=int, default=1000)
     parser.add_argument("--eval-limit", type=int, default=100, help="validation examples; the curve is not used")
     parser.add_argument("--test-limit", type=int, default=1000)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--rows", type=Path, default=Path(__file__).with_name("rows.jsonl"))
