@@ -117,8 +117,8 @@ class Bypass:
         Raises:
             Unsuitable: If a block returns no hidden state, or one without a vector for each token.
         """
-        self._forms.clear()
         with self._running(_Run(batch, stop=boundary, wanted=self._levels(boundary), learning=True)) as run:
+            self._forms = {key: form for key, form in self._forms.items() if key[2] != run.signature}
             output = forward(**batch.arguments())
         hidden = self._stacked(run)
         self.dtype = hidden.dtype

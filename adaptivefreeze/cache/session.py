@@ -117,6 +117,7 @@ class CacheSession:
         self._boundary = 0  # number of frozen leading units to skip
         self._verified: set[bool] = set()  # the batches checked at this boundary: packed ones, and others
         self._padding_checked = False  # whether the loss of a padded batch was seen to ignore padding
+        self._gradient_for_check = False  # whether nothing below the tower's output trains, so that it has no gradient
         self._reentrant = False  # whether the model uses reentrant activation checkpointing
         # The prefix has been skipped in training. Its output is computed as for a row from then on, stored or not.
         self._served = False
@@ -299,8 +300,8 @@ class CacheSession:
             checking = not self._padding_checked and training and batch.padded and torch.is_grad_enabled()
             if training and self._reentrant and torch.is_grad_enabled():
                 hidden = hidden.detach().requires_grad_()  # it computes gradients only behind an input that needs one
-            elif checking and not any(p.requires_grad for p in self._tower.parameters()):
-                hidden = hidden.detach().requires_grad_().clone()  # the check reads gradients of the tower's output
+            elif checking and self._gradient_for_check:
+                hidden = hidden.detach().requires_grad_().clone()
             if self._storing:
                 self.stats.seconds_spent += time.perf_counter() - begin - computing
                 self._rows.update_sizes()
@@ -336,13 +337,15 @@ class CacheSession:
             if bool(gradient[padding.to(gradient.device)].any()):
                 self._include_padding("The loss depends on the model's output at padding")
 
-        tensors = [value for value in values if isinstance(value, torch.Tensor) and value.requires_grad]
-        by_token = [value for value in tensors if value.shape[:2] == padding.shape]
-        for value in by_token:
+        by_token = [value for value in values if isinstance(value, torch.Tensor) and value.shape[:2] == padding.shape]
+        watched = [value for value in by_token if value.requires_grad]
+        for value in watched:
             value.register_hook(check)  # type: ignore[no-untyped-call]
-        if not by_token:
+        if not watched and by_token and not self._gradient_for_check:
+            self._gradient_for_check = True  # from the next padded batch on
+        elif not watched:
             self._padding_checked = True
-            self._include_padding("The model returns no output for each token")
+            self._include_padding("The tower has no output for each token from which a gradient comes back")
 
     def _include_padding(self, reason: str) -> None:
         if not self._inputs.with_padding:

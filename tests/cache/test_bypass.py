@@ -95,6 +95,26 @@ def test_a_loss_that_reads_padding_gets_rows_with_padding():
     assert cache.stats.hits == 12  # the first batch is stored twice
 
 
+def test_rows_with_padding_serve_batches_of_several_widths():
+    """Each width was learned by itself, and learning one forgot the others."""
+
+    def inputs(step):
+        batch, width = text_batch(step), 9 - step
+        mask = torch.arange(width) < torch.tensor([[4], [width], [width], [5]])
+        return {
+            "input_ids": batch["input_ids"][:, :width],
+            "attention_mask": mask.long(),
+            "labels": batch["labels"],
+        }
+
+    torch.manual_seed(0)
+    model, cache = _MeanPooled(BertConfig(**SMALL)), PrefixCache()
+    plain = train(twin(model), inputs, lambda loss: loss)
+    assert train(model, inputs, lambda loss: loss, cache) == plain
+    assert cache.stats.disabled_reason is None
+    assert cache.stats.hits > 8
+
+
 class _Whole(BertModel):
     """A tower that is the whole model and computes the loss itself, as HGNetV2 does."""
 

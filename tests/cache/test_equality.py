@@ -6,7 +6,13 @@ import pytest
 import torch
 from architectures import ARCHITECTURES
 from training import BLOCKS, Sentences, losses, make_trainer, moved, tiny_bert, twin, weights
-from transformers import TrainerCallback, XLNetConfig, XLNetForSequenceClassification
+from transformers import (
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    TrainerCallback,
+    XLNetConfig,
+    XLNetForSequenceClassification,
+)
 
 from adaptivefreeze import BottomUp, FreezeCallback, FreezeMask, PrefixCache, find_blocks, freeze
 from adaptivefreeze.cache import CacheSession
@@ -51,8 +57,9 @@ def test_static_is_bit_identical(tmp_path, settings):
 
 
 @pytest.mark.parametrize("policy", ["head-only", "bottom-up:3"])
-def test_no_frozen_block_runs_for_a_row_that_is_stored(tmp_path, policy):
-    """Also with padding, and where nothing in the tower trains."""
+@pytest.mark.parametrize("kind", [BertForTokenClassification, BertForSequenceClassification])
+def test_no_frozen_block_runs_for_a_row_that_is_stored(tmp_path, policy, kind):
+    """Also with padding, and where nothing in the tower trains, or only the pooler behind its blocks."""
     calls = []
 
     class Count(TrainerCallback):
@@ -64,7 +71,9 @@ def test_no_frozen_block_runs_for_a_row_that_is_stored(tmp_path, policy):
             self.epoch = state.epoch
 
     callback = FreezeCallback(policy, cache=True)
-    trainer = make_trainer(tiny_bert(), tmp_path, [callback, Count()], **IN_ORDER)
+    trainer = make_trainer(kind(tiny_bert().config), tmp_path, [callback, Count()], **IN_ORDER)
+    for row in trainer.train_dataset.rows if kind is BertForSequenceClassification else ():
+        row["labels"] = row["input_ids"].sum() % 3
     assert any((row["attention_mask"] == 0).any() for row in trainer.train_dataset)
     trainer.train()
     assert callback.cache.stats.hits
