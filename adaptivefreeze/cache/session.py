@@ -117,7 +117,6 @@ class CacheSession:
         self._boundary = 0  # number of frozen leading units to skip
         self._verified: set[bool] = set()  # the batches checked at this boundary: packed ones, and others
         self._padding_checked = False  # whether the loss of a padded batch was seen to ignore padding
-        self._gradient_for_check = False  # whether nothing below the tower's output trains, so that it has no gradient
         self._reentrant = False  # whether the model uses reentrant activation checkpointing
         # The prefix has been skipped in training. Its output is computed as for a row from then on, stored or not.
         self._served = False
@@ -300,8 +299,8 @@ class CacheSession:
             checking = not self._padding_checked and training and batch.padded and torch.is_grad_enabled()
             if training and self._reentrant and torch.is_grad_enabled():
                 hidden = hidden.detach().requires_grad_()  # it computes gradients only behind an input that needs one
-            elif checking and self._gradient_for_check:
-                hidden = hidden.detach().requires_grad_().clone()
+            elif checking and self._boundary > self._stack.depth:
+                hidden = hidden.detach().requires_grad_().clone()  # no block trains, so that nothing else needs one
             if self._storing:
                 self.stats.seconds_spent += time.perf_counter() - begin - computing
                 self._rows.update_sizes()
@@ -338,14 +337,12 @@ class CacheSession:
                 self._include_padding("The loss depends on the model's output at padding")
 
         by_token = [value for value in values if isinstance(value, torch.Tensor) and value.shape[:2] == padding.shape]
-        watched = [value for value in by_token if value.requires_grad]
-        for value in watched:
-            value.register_hook(check)  # type: ignore[no-untyped-call]
-        if not watched and by_token and not self._gradient_for_check:
-            self._gradient_for_check = True  # from the next padded batch on
-        elif not watched:
+        for value in by_token:
+            if value.requires_grad:
+                value.register_hook(check)  # type: ignore[no-untyped-call]
+        if not by_token:
             self._padding_checked = True
-            self._include_padding("The tower has no output for each token from which a gradient comes back")
+            self._include_padding("The model returns no output for each token")
 
     def _include_padding(self, reason: str) -> None:
         if not self._inputs.with_padding:
