@@ -27,11 +27,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from machine import describe
-from torch.nn.parallel import DistributedDataParallel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from adaptivefreeze import FreezeCallback
 from adaptivefreeze.data import Task, load_task
+from adaptivefreeze.trainer.distributed import wrapped_by_ddp
 
 SAMPLING = ("random", "group_by_length")
 
@@ -47,8 +47,8 @@ class Exchange(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer is not None
-        wrapped: Any = self.trainer.model_wrapped
-        ddp = next(m for m in wrapped.modules() if isinstance(m, DistributedDataParallel))
+        ddp = wrapped_by_ddp(self.trainer)
+        assert ddp is not None
         ddp.register_comm_hook(None, self._reduce)
 
     def _reduce(self, _: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
