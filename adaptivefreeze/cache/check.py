@@ -1,4 +1,8 @@
-"""Check before first use that a bypass has the same output as the whole forward pass, on a real batch."""
+"""Checks before rows are trusted, on real batches.
+
+`check_bypass` compares the output of a bypass with that of the whole forward pass. `PaddingCheck` finds out whether the
+loss reads padding.
+"""
 
 from __future__ import annotations
 
@@ -150,3 +154,41 @@ def _widened(batch: Batch) -> Batch:
         for name, t in batch.tensors.items()
     }
     return replace(batch, tensors=tensors, tokens=batch.tokens + extra)
+
+
+class PaddingCheck:
+    """Checks in a backward pass that the loss does not depend on the tower's output at padding.
+
+    Where it does (mean pooling over all positions), padding is part of an example. The same holds for an output without
+    a vector for each token, whose loss cannot be checked in this way.
+
+    Args:
+        dependent: Called with the reason if padding is part of an example.
+
+    Attributes:
+        done: Whether the backward pass of a padded batch was observed.
+    """
+
+    def __init__(self, dependent: Callable[[str], None]) -> None:
+        self.done = False
+        self._dependent = dependent
+
+    def observe(self, output: Any, batch: Batch) -> None:
+        """Check the gradients of `output`, the tower's output for a padded batch, once they are computed."""
+        values = output.values() if isinstance(output, dict) else [output] if torch.is_tensor(output) else output
+        padding = torch.ones((batch.size, batch.tokens or 0), dtype=torch.bool)
+        for index, at in enumerate(batch.real or ()):
+            padding[index, at] = False
+
+        def check(gradient: torch.Tensor) -> None:
+            self.done = True
+            if bool(gradient[padding.to(gradient.device)].any()):
+                self._dependent("The loss depends on the model's output at padding")
+
+        by_token = [value for value in values if isinstance(value, torch.Tensor) and value.shape[:2] == padding.shape]
+        for value in by_token:
+            if value.requires_grad:
+                value.register_hook(check)  # type: ignore[no-untyped-call]
+        if not by_token:
+            self.done = True
+            self._dependent("The model returns no output for each token")

@@ -19,7 +19,7 @@ from ..model.input_gradients import checkpoints_reentrantly
 from ..model.mask import FreezeMask
 from ..model.sharding import is_sharded
 from .bypass import Bypass
-from .check import check_bypass
+from .check import PaddingCheck, check_bypass
 from .disk import DiskRows
 from .fingerprint import PrefixFingerprints
 from .forms import Unsuitable
@@ -28,13 +28,11 @@ from .int8 import Int8Linears
 from .keys import Batch
 from .prefix import PrefixCache
 from .rows import PrefixRows
-from .stats import CacheStats
+from .stats import CacheStats, TrainingLookups
 
 logger = logging.getLogger(__name__)
 
-# A run is given up when fewer than this share of lookups hit, or of examples fit into memory.
-_USEFUL_SHARE = 0.05
-_ASSUMED_EXAMPLES = 10_000  # where the number of training examples is unknown
+_USEFUL_SHARE = 0.05  # the run is given up when a smaller share of the examples fits into memory
 
 
 class CacheSession:
@@ -116,7 +114,7 @@ class CacheSession:
         self._tower.forward = functools.update_wrapper(functools.partial(self._forward), self._original)
         self._boundary = 0  # number of frozen leading units to skip
         self._verified: set[bool] = set()  # the batches checked at this boundary: packed ones, and others
-        self._padding_checked = False  # whether the loss of a padded batch was seen to ignore padding
+        self._padding = PaddingCheck(self._include_padding)
         self._reentrant = False  # whether the model uses reentrant activation checkpointing
         # The prefix has been skipped in training. Its output is computed as for a row from then on, stored or not.
         self._served = False
@@ -125,12 +123,7 @@ class CacheSession:
         self._unsuitable = False  # the prefix cannot be skipped at all
         self._epoch = epoch - 1
         self._examples: int | None = None
-        self._training_rows = self._training_hits = 0
-        # An example may be several texts (pairs, triplets): rows are counted in the tower, over a whole pass.
-        self._pass_begins: int | None = None  # the value of _training_rows when the pass began, if it is whole
-        self._pass_rows: int | None = None  # rows in a whole pass
-        self._passes_counted = False
-        self._partial = partial
+        self._lookups = TrainingLookups(versions=max(1, cache.passes), partial=partial)
         if is_sharded(model):
             self._stop_skipping(
                 "the parameters are sharded over processes, which must all run the same blocks, while each process "
@@ -191,12 +184,9 @@ class CacheSession:
     def next_epoch(self) -> None:
         """Start a new pass over the data. All values of the frozen prefix are compared with those the rows are from."""
         self._epoch += 1
-        if self._pass_begins is not None:
-            self._pass_rows = self._training_rows - self._pass_begins
-        whole = self._boundary and self._storing and not self._partial
-        self._pass_begins = self._training_rows if whole else None
-        self._passes_counted, self._partial = True, False
-        if self._boundary and self._storing:
+        active = bool(self._boundary) and self._storing
+        self._lookups.next_epoch(storing=active)
+        if active:
             self._drop_outdated(refresh=True)
 
     def detach(self) -> None:
@@ -232,7 +222,7 @@ class CacheSession:
         self._reentrant = checkpoints_reentrantly(self._model)
         # Misses after rows were dropped do not mean that examples never repeat. Rows with dropout are not carried up.
         if boundary < self._boundary or (self._settings.passes and boundary > self._boundary):
-            self._forget_lookups()
+            self._lookups.restart()
         self._boundary = boundary
         return boundary
 
@@ -274,29 +264,18 @@ class CacheSession:
             if self._storing:
                 self._drop_outdated()
             if (batch.spans is not None) not in self._verified or not self._bypass.knows(batch):
-                try:
-                    check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
-                except Unsuitable as reason:
-                    if batch.tokens is None:
-                        raise
-                    self._inputs.with_padding = True
-                    batch = self._inputs.read(args, kwargs, variant)
-                    try:
-                        check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
-                    except Unsuitable:
-                        raise reason from None
-                self._verified.add(batch.spans is not None)
+                batch = self._verify(batch, lambda: self._inputs.read(args, kwargs, variant))
             hits, computing = self.stats.hits, 0.0
             if self._storing:
                 hidden, computing = self._rows.hidden(batch, self._boundary, drawn=drawn)
-                self._count(batch.size, self.stats.hits - hits)
-            if not self._storing or (
-                not self._padding_checked and training and batch.padded and self.stats.hits > hits
-            ):
+                if training:
+                    self._lookups.count(batch.size, self.stats.hits - hits)
+            unchecked = training and batch.padded and not self._padding.done
+            if not self._storing or (unchecked and self.stats.hits > hits):
                 hidden = self._rows.rounded(self._rows.run(batch, self._boundary, drawn=drawn))
             if training and self._settings.dropout:
                 hidden = nn.functional.dropout(hidden, self._settings.dropout, inplace=False)
-            checking = not self._padding_checked and training and batch.padded and torch.is_grad_enabled()
+            checking = unchecked and torch.is_grad_enabled()
             if training and self._reentrant and torch.is_grad_enabled():
                 hidden = hidden.detach().requires_grad_()  # it computes gradients only behind an input that needs one
             elif checking and self._boundary > self._stack.depth:
@@ -311,7 +290,7 @@ class CacheSession:
             failure = f"skipping the prefix failed ({type(error).__name__}: {error})"
         else:
             if checking:
-                self._check_padding(output, batch)
+                self._padding.observe(output, batch)
             self._served |= training
             if self._storing:
                 self._lowest = min(self._lowest or self._boundary, self._boundary)
@@ -320,29 +299,32 @@ class CacheSession:
         self._stop_skipping(failure)
         return self._run_whole(*args, **kwargs)
 
-    def _check_padding(self, output: Any, batch: Batch) -> None:
-        """Check in the backward pass that the loss does not depend on the tower's output at padding.
+    def _verify(self, batch: Batch, read: Callable[[], Batch]) -> Batch:
+        """Check that skipping the prefix leaves the output of `batch` as it is, if need be with padding in its rows.
 
-        Otherwise (mean pooling over all positions) padding becomes part of an example, and all rows are dropped. The
-        same holds for an output without a vector for each token, whose loss cannot be checked in this way.
+        Args:
+            batch: The batch.
+            read: Reads the same batch again.
+
+        Returns:
+            The batch to look up.
+
+        Raises:
+            Unsuitable: If the output differs either way.
         """
-        values = output.values() if isinstance(output, dict) else [output] if torch.is_tensor(output) else output
-        padding = torch.ones((batch.size, batch.tokens or 0), dtype=torch.bool)
-        for index, at in enumerate(batch.real or ()):
-            padding[index, at] = False
-
-        def check(gradient: torch.Tensor) -> None:
-            self._padding_checked = True
-            if bool(gradient[padding.to(gradient.device)].any()):
-                self._include_padding("The loss depends on the model's output at padding")
-
-        by_token = [value for value in values if isinstance(value, torch.Tensor) and value.shape[:2] == padding.shape]
-        for value in by_token:
-            if value.requires_grad:
-                value.register_hook(check)  # type: ignore[no-untyped-call]
-        if not by_token:
-            self._padding_checked = True
-            self._include_padding("The model returns no output for each token")
+        try:
+            check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
+        except Unsuitable as reason:
+            if batch.tokens is None:
+                raise
+            self._inputs.with_padding = True
+            batch = read()
+            try:
+                check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
+            except Unsuitable:
+                raise reason from None
+        self._verified.add(batch.spans is not None)
+        return batch
 
     def _include_padding(self, reason: str) -> None:
         if not self._inputs.with_padding:
@@ -350,7 +332,7 @@ class CacheSession:
             self._inputs.with_padding = True
             self._verified = set()
             self._store.drop_above(0)
-            self._forget_lookups()
+            self._lookups.restart()
 
     def _run_whole(self, *args: Any, **kwargs: Any) -> Any:
         """Run the tower as without a cache, but for the mode of a prefix that was skipped before."""
@@ -360,17 +342,6 @@ class CacheSession:
         prefix = [m for u in units for path in u.modules for m in self._model.get_submodule(path).modules()]
         with eval_mode(prefix):
             return self._original(*args, **kwargs)
-
-    def _count(self, examples: int, hits: int) -> None:
-        """Count the lookups of a training batch."""
-        if self._tower.training:
-            self._training_rows += examples
-            self._training_hits += hits
-
-    def _forget_lookups(self) -> None:
-        """Count lookups anew, because rows were dropped."""
-        self._training_rows = self._training_hits = 0
-        self._pass_begins = None
 
     # Outdated rows, and disabling
 
@@ -383,11 +354,7 @@ class CacheSession:
             logger.warning("The values of a frozen unit changed: the cached rows computed from them are dropped.")
 
     def _disable_if_useless(self) -> None:
-        once = self._examples or _ASSUMED_EXAMPLES
-        if self._examples and self._passes_counted:
-            once = self._pass_rows or sys.maxsize  # not before a whole pass has been counted
-        enough = 1.25 * max(1, self._settings.passes) * once
-        if self._training_rows > enough and self._training_hits < _USEFUL_SHARE * self._training_rows:
+        if self._lookups.rarely_repeat(self._examples):
             self._disable("hardly any example is found again (do the inputs change every epoch?)", final=True)
         elif self._examples and self._store.refused and len(self._store) < _USEFUL_SHARE * self._examples:
             budget = self._settings.state.budget
