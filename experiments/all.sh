@@ -31,7 +31,7 @@ $S compare $F/rotten_tomatoes.toml --per-class 16 --name rotten_tomatoes_16 $E5 
 # 690 s, Σ 1.9 h
 $S compare $F/conll2003.toml --per-class 16 --name conll2003_16 $E5 $CO --seeds 0 1 2
 # 1,000 s, Σ 2.2 h: English first, Kazakh second
-python experiments/transfer/transfer.py $E5 --english $D/conll2003 --kazakh $D/kaznerd --seeds 0
+python experiments/transfer/transfer.py $E5 --bf16 --english $D/conll2003 --kazakh $D/kaznerd --seeds 0
 # 3,400 s, Σ 3.2 h: adaptive policies and both controls
 $S compare $N/conll2003_e5-small.toml $E5 $CO $PC --seeds 0 --scenarios bottom-up:0 autofreeze validation egeria random-prefix budget:0.5 --short-full
 # 3,240 s, Σ 4.1 h: static depths, seeds 1 and 2
@@ -49,7 +49,7 @@ $S compare $F/rotten_tomatoes.toml --per-class 64 --name rotten_tomatoes_64 $E5 
 # 1,800 s, Σ 7.4 h
 $S compare $F/conll2003.toml --per-class 64 --name conll2003_64 $E5 $CO --seeds 0 1 2
 # 2,000 s, Σ 7.9 h: seeds 1 and 2
-python experiments/transfer/transfer.py $E5 --english $D/conll2003 --kazakh $D/kaznerd --seeds 0 1 2
+python experiments/transfer/transfer.py $E5 --bf16 --english $D/conll2003 --kazakh $D/kaznerd --seeds 0 1 2
 # 1,320 s, Σ 8.3 h: 13 depths, one seed
 $S search experiments/depth_search/conll2003_e5-small.toml $E5 $CO
 # 150 s, Σ 8.3 h: trains only what the whole search pruned; tests again
@@ -87,7 +87,7 @@ $S compare $T/kaznerd_mpnet-base.toml $MP $KA
 # 5 s, Σ 14.0 h: last quarter, rare classes, tokenizer (any time)
 python experiments/relative.py $N/conll2003_e5-small.jsonl $N/kaznerd_e5-small.jsonl $T/*.jsonl $R/*.jsonl
 # 1,250 s, Σ 14.4 h: sequences of tasks, seed 0, then seeds 1 and 2
-Q="python experiments/transfer/sequence.py"
+Q="python experiments/transfer/sequence.py --bf16"
 $Q $E5 --ner $D/conll2003 $D/kaznerd --limits 1500 1000 --seeds 0
 # 600 s, Σ 14.5 h
 $Q $ML --halves $D/rotten_tomatoes --limits 1000 1000 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3 --seeds 0

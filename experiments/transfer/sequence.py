@@ -61,7 +61,8 @@ SELECTIVE = "selective"
 POLICIES = (FULL, "bottom-up:3", "bottom-up:6", "bottom-up:9", "bottom-up:12", "top-down:6")
 CHOSEN_BY = "macro_f1"
 RESULT_DEPENDS_ON = (
-    "model", "limits", "eval_limit", "test_limit", "max_length", "epochs", "learning_rate", "batch_size", "clock",
+    "model", "limits", "eval_limit", "test_limit", "max_length", "epochs", "learning_rate", "batch_size", "bf16",
+    "clock",
 )  # fmt: skip
 Chain = tuple[tuple[str, str], ...]
 """The tasks that a model was trained on, in order, each with the spec of its policy."""
@@ -322,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 mixed precision")
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--rows", type=Path, help="by default TASKS.jsonl beside this file")
     parser.add_argument("--work", type=Path, default=Path("runs/sequence"))
@@ -361,6 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch_size=options.batch_size,
         cache=True,
         clock=options.clock,
+        training_arguments={"bf16": options.bf16},
     )
     run_all(Trainings(load, rows, settings, options.probe, work), names, options.seeds, options.policies)
     scores = next(iter(rows.models.values()))["scores"][names[0]]

@@ -106,6 +106,7 @@ def run_all(rows: Rows, keys: Sequence[Key], options: argparse.Namespace) -> Non
         learning_rate=options.learning_rate,
         cache=True,
         clock=options.clock,
+        training_arguments={"bf16": options.bf16},
     )
     english = load_task(str(english_data), model=options.model, limit=options.english_limit, **limits)
 
@@ -174,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16 mixed precision")
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--rows", type=Path, default=Path(__file__).with_name("rows.jsonl"))
     parser.add_argument("--work", type=Path, default=Path("runs/transfer"))
