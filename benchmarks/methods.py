@@ -289,6 +289,11 @@ class Target:
         """Return the seconds of each seed until the target is reached, or None if a seed does not reach it."""
         return list(self._seconds(row)) if row.seeds <= set(self.points) and None not in self._seconds(row) else None
 
+    def missed(self, row: Rows) -> str:
+        """Return in words how many seeds of a row reach the target, if not all do."""
+        found = sum(seconds is not None for seconds in self._seconds(row)) if row.seeds <= set(self.points) else 0
+        return f"{found} of {len(row.runs)} seeds" if found else "not reached"
+
     def speedups(self, row: Rows) -> list[float]:
         """Return by what factor each seed reaches the target sooner than full fine-tuning; empty if one does not."""
         return [

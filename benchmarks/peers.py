@@ -85,7 +85,7 @@ def table(rows: Sequence[Rows], epochs: float, margin: float) -> str:
             [
                 title(row, epochs),
                 f"{row.method.rate:g}",
-                spread(target.reached(row), 0, absent="not reached"),
+                spread(target.reached(row), 0, absent=target.missed(row)),
                 spread(target.speedups(row), 2),
                 spread(row.values("seconds"), 0),
                 *(spread(row.final(name)) for name in scores),

@@ -36,7 +36,7 @@ def table(rows: Sequence[Rows], epochs: float, margin: float) -> str:
                 spread(row.values("seconds"), 0),
                 *(spread(row.final(name)) for name in scores),
                 *(spread(row.test(name)) for name in scores),
-                spread(target.reached(row), 0, absent="not reached"),
+                spread(target.reached(row), 0, absent=target.missed(row)),
                 spread(target.speedups(row), 2),
             ]
             for row in rows

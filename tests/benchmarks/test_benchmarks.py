@@ -103,3 +103,21 @@ def test_a_row_reaches_the_quality_or_not():
     assert target.points == {0: pytest.approx(79.8)}
     assert (target.reached(full), target.reached(fast), target.reached(worse)) == ([30.0], [10.0], None)
     assert (target.speedups(fast), target.speedups(worse)) == ([3.0], [])
+    assert target.missed(worse) == "not reached"
+
+
+def test_a_row_tells_how_many_of_its_seeds_reach_the_quality():
+    from methods import Method, Rows, Target
+
+    def rows(text, *finals):
+        runs = (
+            {"seed": i, "curve": [{"seconds": 1.0, "macro_f1": v}], "test": {"macro_f1": 0.5}}
+            for i, v in enumerate(finals)
+        )
+        return Rows(Method.parse(text, 3), tuple(runs))
+
+    full, some, none = rows("full@1e-4", 0.8, 0.8), rows("side@1e-4", 0.9, 0.7), rows("lora@1e-3", 0.7, 0.7)
+    target = Target([full, some, none], 3, margin=0.2)
+    assert target.reached(some) is None
+    assert target.missed(some) == "1 of 2 seeds"
+    assert target.missed(none) == "not reached"
