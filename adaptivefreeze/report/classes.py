@@ -74,6 +74,6 @@ def _finding(scenarios: dict[str, list[RunResult]], rows: Sequence[ClassRow]) ->
     if loss <= 0:
         return f"No class loses between {shallow} and {deep} frozen blocks."
     return (
-        f"A deeper freeze costs {row.label} most: {100 * before:.1f} with {shallow} frozen blocks, {100 * after:.1f} "
-        f"with {deep}."
+        f"A deeper freeze costs the class {row.label} most: {100 * before:.1f} with {shallow} frozen blocks, "
+        f"{100 * after:.1f} with {deep}."
     )

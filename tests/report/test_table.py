@@ -5,7 +5,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from results import failed, made, searched
+from results import UNFROZEN, failed, made, searched
 from rich.console import Console
 
 from adaptivefreeze.cache import CacheStats
@@ -86,13 +86,15 @@ def test_a_shorter_full_fine_tuning_of_the_same_time_is_the_control():
 
 
 def test_classes_are_listed_with_their_support_rare_ones_first():
-    def scored(scenario, common, rare):
+    def scored(scenario, common, rare, **changes):
         per_class = {"PER": {"f1": common, "support": 900}, "ADAGE": {"f1": rare, "support": 3}}
-        return replace(made(scenario), metrics=Metrics(0.9, 0.8, 0.9, 0.8, per_class))
+        return made(scenario, metrics=Metrics(0.9, 0.8, 0.9, 0.8, per_class), **changes)
 
-    text = markdown([summarize_runs([scored("nothing", 0.95, 0.4), scored("bottom-up:2", 0.94, 0.1)])])
+    runs = [scored("nothing", 0.95, 0.4, timeline=UNFROZEN), scored("bottom-up:2", 0.94, 0.1)]
+    text = markdown([summarize_runs(runs)])
     lines = text.partition("| class |")[2].splitlines()
     assert lines[2:4] == ["| ADAGE | 3 | 40.0 | 10.0 |", "| PER | 900 | 95.0 | 94.0 |"]
+    assert "A deeper freeze costs the class ADAGE most: 40.0 with 0 frozen blocks, 10.0 with 2." in text
 
 
 def test_what_the_cache_did_is_shown_where_something_was_looked_up():
