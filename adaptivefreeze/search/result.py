@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from ..comparison.result import read_record
+from ..comparison.result import Number, read_record
 from ..comparison.statistics import t_interval
 from .trials import DONE, ERROR, MEMORY, RATE, REPLICATES, ROLE, SAVED, SCENARIO, SCORES, SECONDS, Replicate, work_key
 
@@ -35,11 +35,11 @@ class ScoreEstimate:
         best: Probability that no other candidate has a better mean, or None.
     """
 
-    mean: float
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
-    best: float | None = None
+    mean: Number
+    sd: Number | None = None
+    low: Number | None = None
+    high: Number | None = None
+    best: Number | None = None
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
@@ -70,13 +70,13 @@ class Outcome:
     scenario: str
     role: str
     depth: int | None = None
-    learning_rate: float | None = None
+    learning_rate: Number | None = None
     full_fine_tuning: bool = False
-    scores: tuple[float, ...] = ()
+    scores: tuple[Number, ...] = ()
     estimate: ScoreEstimate | None = None
-    seconds: float | None = None
-    speedup: float | None = None
-    memory: float | None = None
+    seconds: Number | None = None
+    speedup: Number | None = None
+    memory: Number | None = None
     pruned: bool = False
     on_front: bool = False
     test: Mapping[str, float] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class DepthSearch:
     title: str
     metric: str
     replicates: tuple[str, ...]
-    tolerance: float
+    tolerance: Number
     outcomes: tuple[Outcome, ...]
     baselines: tuple[Outcome, ...]
     best: Outcome
@@ -150,7 +150,7 @@ class DepthSearch:
     greater_is_better: bool = True
     folder: Path | None = None
     ran: int = 0
-    guessing: float | None = None
+    guessing: Number | None = None
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
