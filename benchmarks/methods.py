@@ -136,7 +136,7 @@ def run(task: Any, method: Method, seed: int, options: argparse.Namespace) -> di
         epochs=method.epochs,
         learning_rate=method.rate,
         batch_size=options.batch_size,
-        training_arguments={"warmup_steps": options.warmup},
+        training_arguments={"warmup_steps": options.warmup, "bf16": options.bf16},
     )
     freezing = method.callback()
     with tempfile.TemporaryDirectory() as folder:
@@ -200,6 +200,7 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--warmup", type=float, default=0.06, help="share of the steps")
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16")
     parser.add_argument("--margin", type=float, default=0.2, help="points below full fine-tuning that count as reached")
 
 

@@ -113,7 +113,7 @@ class BlockStack:
             ValueError: If the mask is for a model of another depth.
         """
         whole, sliced = self._whole(mask), self._sliced(mask)
-        return whole | {p.name for p, slices in sliced if _frozen_size(p, slices) == p.size}
+        return whole | {p.name for p, slices in sliced if frozen_size(p, slices) == p.size}
 
     def slices(self, mask: FreezeMask) -> dict[str, tuple[Slice, ...]]:
         """Return the slices of `mask` by the name of the parameter that they freeze in part.
@@ -156,7 +156,7 @@ class BlockStack:
         Elements that are frozen because they are the smallest are counted as if no other slice froze them too.
         """
         frozen = self.frozen(mask)
-        in_part = sum(_frozen_size(p, s) for p, s in self._sliced(mask) if p.trainable and p.name not in frozen)
+        in_part = sum(frozen_size(p, s) for p, s in self._sliced(mask) if p.trainable and p.name not in frozen)
         return self.optimized_parameters(mask) - in_part
 
     def optimized_parameters(self, mask: FreezeMask) -> int:
@@ -213,7 +213,7 @@ class BlockStack:
         return [(parameter, own) for parameter, own in found if own]
 
 
-def _frozen_size(parameter: ParameterInfo, slices: tuple[Slice, ...]) -> int:
+def frozen_size(parameter: ParameterInfo, slices: tuple[Slice, ...]) -> int:
     """Number of elements that one of the slices freezes. The size of the parameter only if none trains for certain."""
     sizes = [part.size(parameter.shape) for part in slices]
     if len(slices) == 1 or max(sizes) == parameter.size:

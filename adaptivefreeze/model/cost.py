@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .blocks import BlockStack, ParameterInfo, Unit
+from .blocks import BlockStack, ParameterInfo, Unit, frozen_size
 from .mask import FreezeMask
+from .slices import Slice
 from .timeline import Timeline
 
 # Memory accesses per trained element. AdamW reads the weight, the gradient and two moments, and writes the weight and
@@ -13,8 +14,11 @@ from .timeline import Timeline
 OPTIMIZER_MOVES = 7 + 3
 # The dense gradient of an embedding table is cleared, and added to for the tokens in the batch.
 LOOKUP_MOVES = 1
-# A parameter that trains in part: its gradient is masked, it is copied before the step, and merged with it after it.
-PARTIAL_MOVES = 2 + 2 + 3
+# A parameter that trains in part: its gradient is masked. Its frozen rows or columns are copied before the step, and
+# back after it. Where single elements are frozen, the parameter is copied and merged.
+PARTIAL_GRADIENT_MOVES = 2
+PARTIAL_ROW_MOVES = 2 + 2
+PARTIAL_ELEMENT_MOVES = 2 + 3
 # Arithmetic operations per byte of memory traffic, for fp32 on a few CPU cores. The value is higher for a GPU, where
 # cost ratios are closer to those of arithmetic alone.
 FLOPS_PER_BYTE = 10.0
@@ -116,7 +120,7 @@ def predict(stack: BlockStack, mask: FreezeMask, shape: StepShape | None = None,
             input_gradient += 2 * attention + _inner_share(unit) * sum(_matmul_flops(p, shape) for p in unit.parameters)
         weight_gradient += sum(_matmul_flops(p, shape) for p in trained)
         moved += sum(p.size * (OPTIMIZER_MOVES + (LOOKUP_MOVES if p.use in ("lookup", "tied") else 0)) for p in trained)
-        moved += sum(p.size * PARTIAL_MOVES for p in trained if p.name in in_part)
+        moved += sum(_partial_moves(p, in_part[p.name]) for p in trained if p.name in in_part)
     # An output layer that is tied to a skipped table still multiplies every token.
     for parameter in (p for u in stack.units[: max(skipped, 0)] for p in u.parameters if p.use == "tied"):
         forward += _matmul_flops(parameter, shape)
@@ -191,6 +195,14 @@ def _lowest_trainable(stack: BlockStack, frozen: frozenset[str]) -> int:
         if any(p.trainable and p.name not in frozen for p in unit.parameters):
             return position
     return len(stack.units)
+
+
+def _partial_moves(parameter: ParameterInfo, slices: tuple[Slice, ...]) -> int:
+    """Memory accesses that keep the frozen part of a parameter."""
+    axes = {part.axis for part in slices}
+    rows = len(axes) == 1 and None not in axes
+    kept = frozen_size(parameter, slices) * PARTIAL_ROW_MOVES if rows else parameter.size * PARTIAL_ELEMENT_MOVES
+    return parameter.size * PARTIAL_GRADIENT_MOVES + kept
 
 
 def _matmul_flops(parameter: ParameterInfo, shape: StepShape) -> float:

@@ -11,9 +11,10 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from ..errors import RequestError
-from .slices import Slice
+from .slices import Slice, ranges_of
 
 _STORED = "smallest elements"  # the first part of a name in a checkpoint
+_FEW_RANGES = 16  # up to so many ranges are copied one by one
 
 
 class PartialFreeze:
@@ -22,7 +23,8 @@ class PartialFreeze:
     The gradient of a frozen element is zero from the backward pass on, so that it takes no part in the norm that
     gradients are clipped by. That is not enough: momentum and weight decay move elements without a gradient, and some
     optimizers mix the elements of a matrix. So each frozen element gets its value of before the step back after it.
-    This takes a copy of the parameter during the step. Gradients and optimizer state keep the shape of the parameter.
+    This takes a copy of the frozen rows or columns during the step, or of the parameter where single elements are
+    frozen. Gradients and optimizer state keep the shape of the parameter.
 
     Args:
         parameters: The parameters of the model by name.
@@ -30,9 +32,8 @@ class PartialFreeze:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = parameters
-        self._frozen: dict[str, torch.Tensor] = {}  # booleans that broadcast to the shape of the parameter
+        self._frozen: dict[str, _FrozenPart] = {}
         self._smallest: dict[str, torch.Tensor] = {}
-        self._before: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]] = []
         self._optimizer: torch.optim.Optimizer | None = None
         self._gradient_hooks: list[Any] = []
         self._step_hooks: list[Any] = []
@@ -65,7 +66,7 @@ class PartialFreeze:
             frozen = torch.zeros((), dtype=torch.bool)
             for part in own:
                 frozen = frozen | self._resolved(name, parameter, part)
-            self._frozen[name] = frozen
+            self._frozen[name] = _FrozenPart(parameter, frozen)
             hooked: Any = parameter
             self._gradient_hooks.append(hooked.register_hook(functools.partial(self._without_frozen, name)))
 
@@ -89,7 +90,6 @@ class PartialFreeze:
         self._remove(self._gradient_hooks)
         self._remove(self._step_hooks)
         self._frozen = {}
-        self._before = []
         self._optimizer = None
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -136,7 +136,7 @@ class PartialFreeze:
                 f"a part of {name} is frozen, and weight decay or momentum would move it: pass the optimizer to "
                 "freeze(), or to attach_optimizer()."
             )
-        frozen = self._mask(name)
+        frozen = self._frozen[name].mask
         if gradient.layout == torch.sparse_coo:  # of an embedding table, some rows
             gradient = gradient.coalesce()
             rows = frozen.expand(gradient.shape)[gradient.indices()[0]]
@@ -147,21 +147,68 @@ class PartialFreeze:
         return gradient.masked_fill(frozen, 0)
 
     def _before_step(self, *_: Any) -> None:
-        self._before = [(p, p.detach().clone(), self._mask(n)) for n in self._frozen for p in (self._parameters[n],)]
+        for part in self._frozen.values():
+            part.keep()
 
     def _after_step(self, *_: Any) -> None:
-        with torch.no_grad():
-            for parameter, before, frozen in self._before:
-                parameter.copy_(torch.where(frozen, before, parameter))
-        self._before = []
-
-    def _mask(self, name: str) -> torch.Tensor:
-        """What is frozen in a parameter, on the device where the parameter is now."""
-        self._frozen[name] = self._frozen[name].to(self._parameters[name].device)
-        return self._frozen[name]
+        for part in self._frozen.values():
+            part.restore()
 
     @staticmethod
     def _remove(hooks: list[Any]) -> None:
         for hook in hooks:
             hook.remove()
         hooks.clear()
+
+
+class _FrozenPart:
+    """Copies what is frozen in a parameter before a step of the optimizer, and writes it back after the step.
+
+    Args:
+        parameter: The parameter.
+        frozen: Booleans that broadcast to its shape.
+    """
+
+    def __init__(self, parameter: nn.Parameter, frozen: torch.Tensor) -> None:
+        self._parameter = parameter
+        self._mask = frozen
+        self._kept: list[torch.Tensor] = []
+        # Copying frozen rows or columns alone is faster than copying the parameter and merging, if the ranges are few.
+        axes = [axis for axis, size in enumerate(frozen.shape) if size > 1]
+        self._axis = axes[0] if len(axes) == 1 else None
+        numbers = frozen.flatten().nonzero().flatten()
+        ranges = ranges_of(numbers.tolist()) if len(axes) == 1 else ()
+        self._ranges = ranges if len(ranges) <= _FEW_RANGES else ()
+        self._rows = numbers if self._axis == 0 else None
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """What is frozen, on the device where the parameter is now."""
+        self._mask = self._mask.to(self._parameter.device)
+        return self._mask
+
+    def keep(self) -> None:
+        """Copy what is frozen."""
+        values = self._parameter.detach()
+        if self._ranges:
+            self._kept = [view.clone() for view in self._views(values)]
+        elif self._rows is not None:
+            self._rows = self._rows.to(values.device)
+            self._kept = [values.index_select(0, self._rows)]
+        else:
+            self._kept = [values.clone()]
+
+    def restore(self) -> None:
+        """Write it back."""
+        values = self._parameter.detach()
+        if self._ranges:
+            for view, before in zip(self._views(values), self._kept, strict=True):
+                view.copy_(before)
+        elif self._rows is not None:
+            values.index_copy_(0, self._rows, self._kept[0])
+        else:
+            torch.where(self.mask, self._kept[0], values, out=values)
+        self._kept = []
+
+    def _views(self, values: torch.Tensor) -> list[torch.Tensor]:
+        return [values.narrow(self._axis or 0, start, end - start) for start, end in self._ranges]
