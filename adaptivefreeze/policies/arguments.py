@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import RequestError
 
@@ -103,3 +103,34 @@ def suggestion(name: str, known: Collection[str]) -> str:
     """
     near = [other for other in known if name in other.split("_")] or difflib.get_close_matches(name, known, 1)
     return f" Did you mean {near[0]}?" if near else ""
+
+
+def metric_value(policy: str, metric: str, metrics: Mapping[str, object], *, reported: bool) -> float | None:
+    """Return the value of a metric in what an evaluation reports.
+
+    Args:
+        policy: Name of the policy, for the message.
+        metric: Name of the metric, with or without `eval_`.
+        metrics: What the evaluation reports.
+        reported: Whether an earlier evaluation reported the metric. Evaluations on several data sets report one each.
+
+    Returns:
+        The value, or None if only earlier evaluations reported it.
+
+    Raises:
+        RequestError: If no evaluation has reported it.
+    """
+    for key in (metric, f"eval_{metric}"):
+        value = metrics.get(key)
+        if isinstance(value, (int, float)):
+            return float(value)
+    if reported:
+        return None
+    numbers = sorted(key.removeprefix("eval_") for key, value in metrics.items() if isinstance(value, (int, float)))
+    near = suggestion(metric.removeprefix("eval_"), numbers)
+    raise RequestError(f"{policy}: no evaluation reports {metric!r}; there are {', '.join(numbers)}.{near}")
+
+
+def is_minimized(metric: str, mode: str) -> bool:
+    """Return whether less of a metric is better, in the mode `min`, `max` or `auto`: then a loss is minimized."""
+    return mode == "min" or (mode == "auto" and metric.endswith("loss"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import EMBEDDINGS, HEAD, FreezeMask, block_name
-from .arguments import check_choice, check_number
+from .arguments import check_choice, check_number, is_minimized, metric_value
 from .base import AdaptivePolicy
 from .decision import Decision, DecisionPoints, Signals, StepCosts
 from .registry import register_policy
@@ -90,12 +90,12 @@ class RuntimeChoice(AdaptivePolicy):
             self._importance[name] = known + SMOOTHING * (value - known)
         if signals.metrics is None:
             return None
-        value = self._value(signals.metrics)
-        if not math.isfinite(value):
+        score = metric_value(self.name, self.metric, signals.metrics, reported=bool(self._values))
+        if score is None or not math.isfinite(score):
             return None
         if signals.step > self._last:
             self._gap, self._last = signals.step - self._last, signals.step
-            self._values.append(value)
+            self._values.append(-score if is_minimized(self.metric, self.mode) else score)
         if len(self._values) < self.first or signals.step >= signals.total_steps:
             return None
         return self._choice(signals)
@@ -132,15 +132,6 @@ class RuntimeChoice(AdaptivePolicy):
         """Importance of the units above the first `prefix` blocks."""
         names = [block_name(i) for i in range(prefix, depth)] + [HEAD] + ([] if prefix else [EMBEDDINGS])
         return sum(max(0.0, self._importance.get(name, 0.0)) for name in names)
-
-    def _value(self, metrics: Any) -> float:
-        """The metric, with its sign changed if it is to be minimized."""
-        lower = self.mode == "min" or (self.mode == "auto" and self.metric.endswith("loss"))
-        for key in (self.metric, f"eval_{self.metric}"):
-            if isinstance(metrics.get(key), (int, float)):
-                return -float(metrics[key]) if lower else float(metrics[key])
-        names = sorted(key.removeprefix("eval_") for key, value in metrics.items() if isinstance(value, (int, float)))
-        raise RequestError(f"{self.name}: no evaluation reports {self.metric!r}; there are {', '.join(names)}.")
 
     def state_dict(self) -> dict[str, Any]:
         return {"values": self._values, "last": self._last, "gap": self._gap, "importance": self._importance}

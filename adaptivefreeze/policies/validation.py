@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import RequestError
 from ..model.mask import FreezeMask
-from .arguments import check_choice, check_number, suggestion
+from .arguments import check_choice, check_number, is_minimized, metric_value
 from .base import AdaptivePolicy, Policy, Trial
 from .decision import Decision, DecisionPoints, Signals
 from .registry import register_policy
@@ -93,7 +93,8 @@ class ValidationDriven(AdaptivePolicy):
         return FreezeMask(stack.depth) if self.direction == DEEPER else FreezeMask.first(stack.depth, stack.depth)
 
     def update(self, signals: Signals) -> Decision | None:
-        value = self._value(signals)
+        value = metric_value(self.name, self.metric, signals.metrics or {}, reported=self._reported)
+        self._reported = True
         if value is None or not math.isfinite(value):
             state = "is not reported" if value is None else f"{value:.4g} is not finite"
             return Decision(signals.mask, f"{self.metric} {state}: no change")
@@ -137,21 +138,7 @@ class ValidationDriven(AdaptivePolicy):
 
     def _gain(self, value: float) -> float:
         assert self._best is not None
-        lower = self.mode == "min" or (self.mode == "auto" and self.metric.endswith("loss"))
-        return self._best - value if lower else value - self._best
-
-    def _value(self, signals: Signals) -> float | None:
-        """The metric; None if only earlier evaluations reported it."""
-        metrics = signals.metrics or {}
-        for key in (self.metric, f"eval_{self.metric}"):
-            if isinstance(metrics.get(key), (int, float)):
-                self._reported = True
-                return float(metrics[key])
-        if self._reported:
-            return None
-        numbers = sorted(key.removeprefix("eval_") for key, value in metrics.items() if isinstance(value, (int, float)))
-        near = suggestion(self.metric.removeprefix("eval_"), numbers)
-        raise RequestError(f"validation: no evaluation reports {self.metric!r}; there are {', '.join(numbers)}.{near}")
+        return self._best - value if is_minimized(self.metric, self.mode) else value - self._best
 
     @classmethod
     def suggest(cls, trial: Trial, depth: int) -> Policy:

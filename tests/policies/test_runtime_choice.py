@@ -16,11 +16,16 @@ EVEN = {"embeddings": 0.0, "block 0": 1.0, "block 1": 1.0, "head": 1.0}
 
 def decided(policy, values, importance=EVEN, metric="f1", total=100):
     """The decision after evaluations at steps 10, 20, …, the first one that is none to go on."""
+    reports = [{f"eval_{metric}": value} for value in values]
+    return decided_by(policy, reports, importance, total)
+
+
+def decided_by(policy, reports, importance=EVEN, total=100):
     mask = policy.initial_mask(stack_of(2))
-    for step, value in enumerate(values, start=1):
+    for step, report in enumerate(reports, start=1):
         signals = Signals(
             10 * step, total, 10, float(step), mask, 1e-3,
-            importance=importance, costs=COSTS, metrics={f"eval_{metric}": value},
+            importance=importance, costs=COSTS, metrics=report,
         )  # fmt: skip
         if (decision := policy.update(signals)) is not None:
             return step, decision
@@ -72,6 +77,12 @@ def test_a_loss_is_minimized_and_the_first_evaluations_decide_nothing():
     assert decided(RuntimeChoice(price=0.5), [0.5, math.nan, 0.7], metric="loss") is None
     with pytest.raises(RequestError, match="no evaluation reports 'f2'; there are f1"):
         decided(RuntimeChoice("f2"), [0.1])
+
+
+def test_an_evaluation_of_another_data_set_decides_nothing():
+    reports = [{"eval_f1": 0.1}, {"eval_other_f1": 0.9}, {"eval_f1": 0.1}, {"eval_other_f1": 0.9}, {"eval_f1": 0.1}]
+    step, decision = decided_by(RuntimeChoice("f1"), reports)
+    assert (step, decision.stop) == (5, True)
 
 
 def test_a_run_is_stopped_and_never_frozen_below_a_ceiling_of_0(tmp_path):
