@@ -86,28 +86,24 @@ $S compare $F/conll2003.toml --per-class 8 --name conll2003_8 $E5 $CO --seeds 0 
 $S compare $T/kaznerd_mpnet-base.toml $MP $KA
 # 5 s, Σ 14.0 h: last quarter, rare classes, tokenizer (any time)
 python experiments/relative.py $N/conll2003_e5-small.jsonl $N/kaznerd_e5-small.jsonl $T/*.jsonl $R/*.jsonl
-# 1,250 s, Σ 14.4 h: sequences of tasks, seed 0, then seeds 1 and 2
-Q="python experiments/transfer/sequence.py --bf16"
-$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 1500 1000 --seeds 0
-# 600 s, Σ 14.5 h
-$Q $ML --halves $D/rotten_tomatoes --limits 1000 1000 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3 --seeds 0
-# 3,700 s, Σ 15.6 h
-$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 1500 1000
-$Q $ML --halves $D/rotten_tomatoes --limits 1000 1000 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3
-# 1,500 s, Σ 16.0 h: data sieving, alone and with freezing, beside a blind sieve and shorter schedules
+# 2,700 s, Σ 14.8 h: sequences of tasks
+Q="python experiments/transfer/sequence.py"
+$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 1000 750 --test-limit 500 --policies bottom-up:0 bottom-up:6 bottom-up:9 bottom-up:12
+# 1,500 s, Σ 15.2 h
+$Q $ML --halves $D/rotten_tomatoes --limits 700 700 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3
+# 1,500 s, Σ 15.6 h: data sieving, alone and with freezing, beside a blind sieve and shorter schedules
 $S compare experiments/sieve/conll2003_minilm.toml $ML $CO --short-full
 $S compare experiments/sieve/rotten_tomatoes_minilm.toml $ML $RT --short-full
-# 1,200 s, Σ 16.3 h: going on, freezing or stopping, beside stopping alone and shorter schedules
+# 1,200 s, Σ 15.9 h: going on, freezing or stopping, beside stopping alone and shorter schedules
 $S compare experiments/adaptive/runtime_choice.toml $ML $CO --short-full
 python experiments/early_stopping.py experiments/adaptive/runtime_choice.jsonl
-# 1,500 s, Σ 16.8 h: masks below a unit
+# 2,100 s, Σ 16.5 h: masks below a unit
 $S compare experiments/partial/rotten_tomatoes_minilm.toml $ML $RT
-$S compare experiments/partial/rotten_tomatoes_64.toml $ML $RT
-# 2,700 s, Σ 17.5 h: learning rates by block
+# 4,200 s, Σ 17.7 h: learning rates by block
 $S compare experiments/learning_rates/conll2003_decay.toml $ML $CO
 for SEED in 0 1 2; do
     $S search experiments/learning_rates/conll2003_depths.toml $ML $CO --seeds $SEED --name conll2003_depths_$SEED
     $S search experiments/learning_rates/conll2003_rates.toml $ML $CO --seeds $SEED --name conll2003_rates_$SEED
 done
-# 2,500 s, Σ 18.2 h: published policies on text classification; joins the study of static depths
-$S compare $R/rotten_tomatoes_e5-small.toml $E5 $RT $PS --scenarios bottom-up:0 autofreeze egeria geometric smartfrz:prefix=true layerout random-prefix
+# 3,000 s, Σ 18.5 h: published policies on text classification
+$S compare experiments/adaptive/rotten_tomatoes_e5-small.toml $E5 $RT
