@@ -27,7 +27,8 @@ class RuntimeChoice(AdaptivePolicy):
     """After each evaluation goes on as before, freezes more blocks, or stops, whichever is predicted to be worth most.
 
     - The gains of the metric from evaluation to evaluation are predicted by an autoregression of first order, fitted
-      to the run's own gains: each is the previous one times a factor between 0 and 1.
+      to the run's own gains: each is the previous one times a factor between 0 and 1. An evaluation that is less than
+      half of the largest distance from another, such as one at the end of an epoch, does not count beside it.
     - With more blocks frozen, a gain is multiplied by the share of importance that stays trainable, where importance
       is −Σ Δw·g of a step, smoothed.
     - Energy is predicted from the shapes of the batches, including the passes that fill and read the prefix cache, and
@@ -45,7 +46,7 @@ class RuntimeChoice(AdaptivePolicy):
         metric: Name of a metric that Trainer reports, with or without the prefix `eval_`.
         mode: `max`, `min`, or `auto`: minimize a metric whose name ends in `loss`, maximize others.
         price: Gain in the metric for which the energy of a whole run of full fine-tuning may be spent.
-        first: Number of evaluations before the first decision, 3 or more.
+        first: Number of evaluations that count before the first decision, 3 or more.
 
     Raises:
         RequestError: When an argument is out of range; at the first evaluation, when it does not report `metric`.
@@ -56,9 +57,7 @@ class RuntimeChoice(AdaptivePolicy):
     mode: str = "auto"
     price: float = 0.05
     first: int = 3
-    _values: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
-    _last: int = field(default=0, init=False, repr=False, compare=False)
-    _gap: int = field(default=0, init=False, repr=False, compare=False)
+    _evaluations: list[tuple[int, float]] = field(default_factory=list, init=False, repr=False, compare=False)
     _importance: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -90,22 +89,24 @@ class RuntimeChoice(AdaptivePolicy):
             self._importance[name] = known + SMOOTHING * (value - known)
         if signals.metrics is None:
             return None
-        score = metric_value(self.name, self.metric, signals.metrics, reported=bool(self._values))
+        score = metric_value(self.name, self.metric, signals.metrics, reported=bool(self._evaluations))
         if score is None or not math.isfinite(score):
             return None
-        if signals.step > self._last:
-            self._gap, self._last = signals.step - self._last, signals.step
-            self._values.append(-score if is_minimized(self.metric, self.mode) else score)
-        if len(self._values) < self.first or signals.step >= signals.total_steps:
+        if not self._evaluations or signals.step > self._evaluations[-1][0]:
+            self._evaluations.append((signals.step, -score if is_minimized(self.metric, self.mode) else score))
+        spaced = evenly_spaced(self._evaluations)
+        if len(spaced) < self.first or signals.step >= signals.total_steps:
             return None
-        return self._choice(signals)
+        return self._choice(signals, spaced)
 
-    def _choice(self, signals: Signals) -> Decision | None:
+    def _choice(self, signals: Signals, evaluations: list[tuple[int, float]]) -> Decision | None:
         """The decision with the highest predicted worth, or None to go on as before."""
         assert signals.costs is not None
         depth, now = signals.mask.depth, signals.mask.leading_blocks
-        steps = [min(signals.total_steps, at) - signals.step for at in self._evaluations_left(signals)]
-        gains = predicted_gains(self._values, len(steps))
+        distance = evaluations[-1][0] - evaluations[-2][0]
+        evaluated = range(signals.step + distance, signals.total_steps + distance, distance)
+        steps = [min(signals.total_steps, at) - signals.step for at in evaluated]
+        gains = predicted_gains([value for _, value in evaluations], len(steps))
         trained = self._trained(now, depth)
         worth = {}
         for k in range(now, depth + 1):
@@ -124,21 +125,35 @@ class RuntimeChoice(AdaptivePolicy):
             FreezeMask.first(depth, best), f"{shown}; frozen, {worth[best]:.2g} is left after the price of the energy"
         )
 
-    def _evaluations_left(self, signals: Signals) -> range:
-        """The steps of the evaluations to come, at the distance of the last two, the last one at or after the end."""
-        return range(signals.step + self._gap, signals.total_steps + self._gap, self._gap)
-
     def _trained(self, prefix: int, depth: int) -> float:
         """Importance of the units above the first `prefix` blocks."""
         names = [block_name(i) for i in range(prefix, depth)] + [HEAD] + ([] if prefix else [EMBEDDINGS])
         return sum(max(0.0, self._importance.get(name, 0.0)) for name in names)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"values": self._values, "last": self._last, "gap": self._gap, "importance": self._importance}
+        return {"evaluations": self._evaluations, "importance": self._importance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._values, self._importance = list(state["values"]), dict(state["importance"])
-        self._last, self._gap = state["last"], state["gap"]
+        self._evaluations = [(step, value) for step, value in state["evaluations"]]
+        self._importance = dict(state["importance"])
+
+
+def evenly_spaced(evaluations: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return the last evaluation and, going back, those at least half of the largest distance before the next one.
+
+    Args:
+        evaluations: Steps and values, in order.
+
+    Example:
+        >>> evenly_spaced([(30, 0.1), (60, 0.2), (62, 0.3), (90, 0.4)])
+        [(30, 0.1), (62, 0.3), (90, 0.4)]
+    """
+    least = max((later - earlier for (earlier, _), (later, _) in itertools.pairwise(evaluations)), default=0) / 2
+    spaced: list[tuple[int, float]] = []
+    for step, value in reversed(evaluations):
+        if not spaced or spaced[-1][0] - step >= least:
+            spaced.append((step, value))
+    return spaced[::-1]
 
 
 def predicted_gains(values: list[float], count: int) -> list[float]:

@@ -8,7 +8,7 @@ from training import make_trainer, tiny_bert
 
 from adaptivefreeze import FreezeCallback, RequestError, RuntimeChoice
 from adaptivefreeze.policies import Signals, StepCosts
-from adaptivefreeze.policies.runtime_choice import energy, predicted_gains
+from adaptivefreeze.policies.runtime_choice import energy, evenly_spaced, predicted_gains
 
 COSTS = StepCosts(run=(1.0, 0.8, 0.6), skipped=(1.0, 0.5, 0.1), cached=True, examples_pass=10, filling=0.1)
 EVEN = {"embeddings": 0.0, "block 0": 1.0, "block 1": 1.0, "head": 1.0}
@@ -20,15 +20,16 @@ def decided(policy, values, importance=EVEN, metric="f1", total=100):
     return decided_by(policy, reports, importance, total)
 
 
-def decided_by(policy, reports, importance=EVEN, total=100):
+def decided_by(policy, reports, importance=EVEN, total=100, steps=None):
     mask = policy.initial_mask(stack_of(2))
-    for step, report in enumerate(reports, start=1):
+    for number, report in enumerate(reports, start=1):
+        step = steps[number - 1] if steps else 10 * number
         signals = Signals(
-            10 * step, total, 10, float(step), mask, 1e-3,
+            step, total, 10, step / 10, mask, 1e-3,
             importance=importance, costs=COSTS, metrics=report,
         )  # fmt: skip
         if (decision := policy.update(signals)) is not None:
-            return step, decision
+            return number, decision
     return None
 
 
@@ -77,6 +78,14 @@ def test_a_loss_is_minimized_and_the_first_evaluations_decide_nothing():
     assert decided(RuntimeChoice(price=0.5), [0.5, math.nan, 0.7], metric="loss") is None
     with pytest.raises(RequestError, match="no evaluation reports 'f2'; there are f1"):
         decided(RuntimeChoice("f2"), [0.1])
+
+
+def test_an_evaluation_close_to_another_one_does_not_count_beside_it():
+    reports = [{"eval_f1": value} for value in (0.1, 0.3, 0.29, 0.5, 0.7)]
+    assert decided_by(RuntimeChoice("f1", price=0.5), reports, steps=[10, 20, 21, 30, 40]) is None
+    assert evenly_spaced([(10, 0.1), (20, 0.3), (21, 0.29), (30, 0.5)]) == [(10, 0.1), (21, 0.29), (30, 0.5)]
+    assert evenly_spaced([(20, 0.3)]) == [(20, 0.3)]
+    assert evenly_spaced([]) == []
 
 
 def test_an_evaluation_of_another_data_set_decides_nothing():
