@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args(arguments)
     if options.table:
-        print(table(read_runs(options.runs), options.epochs, options.margin), end="")
+        rows = read_runs(options.runs)
+        if not any(row.method.name == "full" and row.method.epochs == options.epochs for row in rows):
+            parser.error(f"{options.runs} has no full fine-tuning of {options.epochs:g} epochs, the quality to reach")
+        print(table(rows, options.epochs, options.margin), end="")
         return
     if not (options.model and options.dataset and options.methods):
         parser.error("--model, --dataset and --methods are required without --table")

@@ -121,3 +121,10 @@ def test_a_row_tells_how_many_of_its_seeds_reach_the_quality():
     assert target.reached(some) is None
     assert target.missed(some) == "1 of 2 seeds"
     assert target.missed(none) == "not reached"
+
+
+def test_a_table_without_full_fine_tuning_is_refused(monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit) as refused:
+        run(monkeypatch, FOLDER / "time_to_quality.py", str(tmp_path), "--table", "--epochs", "10")
+    assert refused.value.code == 2
+    assert "has no full fine-tuning of 10 epochs" in capsys.readouterr().err
