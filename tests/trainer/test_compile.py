@@ -41,6 +41,18 @@ ADAPTIVE = [cls for cls in registered_policies() if issubclass(cls, AdaptivePoli
 MOVING = [
     OWN.get(cls, SETTINGS[cls][0]) for cls in ADAPTIVE if cls is not ShortFull
 ]  # it decides on the schedule alone
+# A prefix that grows, one that thaws, scattered blocks, and both directions. The slow tests have all policies.
+WITH_CACHE = {"autofreeze", "gradual-unfreezing", "lisa", "validation"}
+MOVING_CASES = [
+    pytest.param(
+        policy,
+        cache,
+        id=f"{policy}-{'cached' if cache else 'uncached'}",
+        marks=[pytest.mark.slow] if cache and policy.name not in WITH_CACHE else [],
+    )
+    for policy in MOVING
+    for cache in (False, True)
+]
 BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
 
 
@@ -125,8 +137,7 @@ def equal(one, other):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("cache", [False, True], ids=["uncached", "cached"])
-@pytest.mark.parametrize("policy", MOVING, ids=str)
+@pytest.mark.parametrize(("policy", "cache"), MOVING_CASES)
 def test_every_policy_that_moves_its_mask(tmp_path, policy, cache, backend):
     """The first two steps compile with and without the hook that checks the order of the blocks."""
     eager, expected, _ = train_small(tmp_path, policy, cache=cache)
