@@ -88,7 +88,7 @@ $S compare $T/kaznerd_mpnet-base.toml $MP $KA
 python experiments/relative.py $N/conll2003_e5-small.jsonl $N/kaznerd_e5-small.jsonl $T/*.jsonl $R/*.jsonl
 # 2,700 s, Σ 14.8 h: sequences of tasks
 Q="python experiments/transfer/sequence.py"
-$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 1000 750 --test-limit 500 --policies bottom-up:0 bottom-up:6 bottom-up:9 bottom-up:12
+$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 750 500 --test-limit 500 --policies bottom-up:0 bottom-up:6 bottom-up:9 bottom-up:12
 # 1,500 s, Σ 15.2 h
 $Q $ML --halves $D/rotten_tomatoes --limits 700 700 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3
 # 1,500 s, Σ 15.6 h: data sieving, alone and with freezing, beside a blind sieve and shorter schedules
