@@ -90,7 +90,7 @@ python experiments/relative.py $N/conll2003_e5-small.jsonl $N/kaznerd_e5-small.j
 Q="python experiments/transfer/sequence.py"
 $Q $E5 --ner $D/conll2003 $D/kaznerd --limits 750 500 --test-limit 500 --policies bottom-up:0 bottom-up:6 bottom-up:9 bottom-up:12
 # 1,500 s, Σ 15.2 h
-$Q $ML --halves $D/rotten_tomatoes --limits 700 700 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3
+$Q $ML --halves $D/rotten_tomatoes --limits 500 500 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3
 # 1,500 s, Σ 15.6 h: data sieving, alone and with freezing, beside a blind sieve and shorter schedules
 $S compare experiments/sieve/conll2003_minilm.toml $ML $CO --short-full
 $S compare experiments/sieve/rotten_tomatoes_minilm.toml $ML $RT --short-full
