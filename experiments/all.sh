@@ -30,8 +30,6 @@ $S compare $R/rotten_tomatoes_e5-small.toml $E5 $RT $PS --seeds 0
 $S compare $F/rotten_tomatoes.toml --per-class 16 --name rotten_tomatoes_16 $E5 $RT --seeds 0 1 2
 # 690 s, Σ 1.9 h
 $S compare $F/conll2003.toml --per-class 16 --name conll2003_16 $E5 $CO --seeds 0 1 2
-# 1,000 s, Σ 2.2 h: English first, Kazakh second
-python experiments/transfer/transfer.py $E5 --bf16 --english $D/conll2003 --kazakh $D/kaznerd --seeds 0
 # 3,400 s, Σ 3.2 h: adaptive policies and both controls
 $S compare $N/conll2003_e5-small.toml $E5 $CO $PC --seeds 0 --scenarios bottom-up:0 autofreeze validation egeria random-prefix budget:0.5 --short-full
 # 3,240 s, Σ 4.1 h: static depths, seeds 1 and 2
@@ -48,8 +46,6 @@ $S compare $R/rotten_tomatoes_e5-small.toml $E5 $RT $PS --seeds 0 1 2 --short-fu
 $S compare $F/rotten_tomatoes.toml --per-class 64 --name rotten_tomatoes_64 $E5 $RT --seeds 0 1 2
 # 1,800 s, Σ 7.4 h
 $S compare $F/conll2003.toml --per-class 64 --name conll2003_64 $E5 $CO --seeds 0 1 2
-# 2,000 s, Σ 7.9 h: seeds 1 and 2
-python experiments/transfer/transfer.py $E5 --bf16 --english $D/conll2003 --kazakh $D/kaznerd --seeds 0 1 2
 # 1,320 s, Σ 8.3 h: 13 depths, one seed
 $S search experiments/depth_search/conll2003_e5-small.toml $E5 $CO
 # 150 s, Σ 8.3 h: trains only what the whole search pruned; tests again
@@ -88,7 +84,7 @@ $S compare $T/kaznerd_mpnet-base.toml $MP $KA
 python experiments/relative.py $N/conll2003_e5-small.jsonl $N/kaznerd_e5-small.jsonl $T/*.jsonl $R/*.jsonl
 # 2,700 s, Σ 14.8 h: sequences of tasks
 Q="python experiments/transfer/sequence.py"
-$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 750 500 --test-limit 500 --policies bottom-up:0 bottom-up:6 bottom-up:9 bottom-up:12
+$Q $E5 --ner $D/conll2003 $D/kaznerd --limits 750 500 --test-limit 500 --policies bottom-up:0 bottom-up:3 bottom-up:6 bottom-up:9 bottom-up:12
 # 1,500 s, Σ 15.2 h
 $Q $ML --halves $D/rotten_tomatoes --limits 500 500 --policies bottom-up:0 bottom-up:2 bottom-up:4 bottom-up:6 top-down:3
 # 1,500 s, Σ 15.6 h: data sieving, alone and with freezing, beside a blind sieve and shorter schedules

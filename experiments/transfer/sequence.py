@@ -21,8 +21,8 @@ splits of all tasks.
 - Forward transfer: the score on a task right after it, minus that of MODEL trained on it alone, as a mean over the
   tasks but the first.
 
-Every finished row is stored in --rows and not repeated; with all rows stored, only the tables are made. They are
-printed, and written beside the rows.
+Every finished row is stored in --rows and not repeated, also with further --policies; with all rows stored, only the
+tables are made. They are printed, and written beside the rows.
 
 Sources: Sorrenti et al. 2023, "Selective Freezing for Efficient Continual Learning" (ICCV workshops, DOI
 10.1109/ICCVW60793.2023.00381), from its abstract, since its text and code were not available: layers to freeze are
@@ -34,7 +34,6 @@ forgetting and transfer: Chaudhry et al. 2018 (arXiv 1801.10112), Díaz-Rodrígu
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import shutil
@@ -44,10 +43,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, stdev
 from typing import Any
 
-from transfer import SCORES, reduce_classes, spread
+from task_data import halves, reduce_classes
 
 from adaptivefreeze import parse_policy
 from adaptivefreeze.comparison import StudySettings, run_scenario
@@ -59,6 +58,7 @@ from adaptivefreeze.data.models import find_model
 FULL = "bottom-up:0"
 SELECTIVE = "selective"
 POLICIES = (FULL, "bottom-up:3", "bottom-up:6", "bottom-up:9", "bottom-up:12", "top-down:6")
+SCORES = ("macro_f1", "entity_f1")
 CHOSEN_BY = "macro_f1"
 RESULT_DEPENDS_ON = (
     "model", "limits", "eval_limit", "test_limit", "max_length", "epochs", "learning_rate", "batch_size", "bf16",
@@ -66,28 +66,6 @@ RESULT_DEPENDS_ON = (
 )  # fmt: skip
 Chain = tuple[tuple[str, str], ...]
 """The tasks that a model was trained on, in order, each with the spec of its policy."""
-
-
-def halves(source: Path, target: Path) -> dict[str, Path]:
-    """Divide the CSV files of `source` at the median number of words of the training texts."""
-    splits = {}
-    for split in ("train", "validation", "test"):
-        with (source / f"{split}.csv").open(encoding="utf-8", newline="") as stream:
-            splits[split] = list(csv.DictReader(stream))
-    middle = median(_words(row) for row in splits["train"])
-    folders = {name: target / name for name in ("short", "long")}
-    for name, folder in folders.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        for split, rows in splits.items():
-            with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.DictWriter(stream, ("text", "label"))
-                writer.writeheader()
-                writer.writerows(row for row in rows if (_words(row) <= middle) == (name == "short"))
-    return folders
-
-
-def _words(row: Mapping[str, str]) -> int:
-    return len(row["text"].split())
 
 
 class Rows:
@@ -162,12 +140,15 @@ class Trainings:
             self._model(seed, chain)
 
     def choose(self, seed: int, chain: Chain, task: str, policies: Sequence[str]) -> str:
-        """Return the policy for `task`, which is the next task of a model trained on `chain`."""
-        if row := self._rows.choices.get((seed, chain, task)):
-            if set(row["probed"]) != set(policies):
-                raise SystemExit(
-                    f"The stored choice for {task} is one of {', '.join(row['probed'])}: pass these policies."
-                )
+        """Return the policy for `task`, which is the next task of a model trained on `chain`.
+
+        A stored choice is taken, after probing those of `policies` that it has not seen.
+        """
+        row = self._rows.choices.get((seed, chain, task), {"probed": {}, "seconds": 0.0})
+        probed = dict(row["probed"])
+        if more := set(probed) - set(policies):
+            raise SystemExit(f"The stored choice for {task} is also one of {', '.join(sorted(more))}: pass these too.")
+        if set(policies) == set(probed):
             return str(row["chosen"])
         start = self._model(seed, chain)
         clock = time.process_time if self._settings.clock == "processor" else time.perf_counter
@@ -175,14 +156,17 @@ class Trainings:
         few = self._tasks[task].train
         short = replace(self._tasks[task], train=few.select(range(min(self._probe, len(few)))))
         seen = [name for name, _ in chain] + [task]
-        probed = {}
         for spec in policies:
+            if spec in probed:
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 self._run(short, spec, seed, start, Path(folder), replace(self._settings, epochs=1, cache=False))
                 probed[spec] = {name: self._score(Path(folder), name, "validation", seed)[CHOSEN_BY] for name in seen}
-        chosen = max(probed, key=lambda spec: fmean(probed[spec].values()))
-        row = {"seed": seed, "trained": chain, "next": task, "probed": probed, "chosen": chosen}
-        self._rows.add({**row, "seconds": clock() - began})
+        chosen = max(policies, key=lambda spec: fmean(probed[spec].values()))
+        seconds = row["seconds"] + clock() - began
+        self._rows.add(
+            {"seed": seed, "trained": chain, "next": task, "probed": probed, "chosen": chosen, "seconds": seconds}
+        )
         return chosen
 
     def _model(self, seed: int, chain: Chain) -> Path:
@@ -300,6 +284,10 @@ def table(rows: Rows, tasks: Sequence[str], seeds: Sequence[int], policies: Sequ
     ]
     chose = "; ".join(f"seed {seed}: {', '.join(spec for _, spec in chain[1:])}" for seed, chain in chains.items())
     return f"{parts[0]}; {parts[1]}. Chosen, {chose}.\n\n" + "\n".join(lines) + "\n"
+
+
+def spread(scores: Sequence[float]) -> str:
+    return f"{100 * fmean(scores):.1f}" + (f" ± {100 * stdev(scores):.1f}" if len(scores) > 1 else "")
 
 
 def _choice_seconds(rows: Rows, chain: Chain, seed: int) -> Iterator[float]:

@@ -22,13 +22,13 @@ from adaptivefreeze.report.published import read_published
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 CONFIGS = sorted(FOLDER.glob("*/*.toml"))
-SCRIPTS = ("study", "stored_runs", "relative", "transfer", "sequence", "prepare", "early_stopping")
+SCRIPTS = ("study", "stored_runs", "relative", "task_data", "sequence", "prepare", "early_stopping", "estimate")
 
 
 @pytest.fixture
 def script(monkeypatch):
     """script("relative"): a script of the experiments, which finds its neighbours as it does when run."""
-    for folder in (FOLDER, FOLDER / "transfer", FOLDER / "long"):
+    for folder in (FOLDER, FOLDER / "transfer", FOLDER / "long", FOLDER / "energy"):
         monkeypatch.syspath_prepend(str(folder))
     yield importlib.import_module
     for name in SCRIPTS:
@@ -141,42 +141,12 @@ def test_pieces_of_a_document_hold_all_its_words_within_their_length(script, tmp
     assert module.documents(tmp_path / "train.txt") == [[["a O"], ["b B-PER", "c O"]], [["d O"]]]
 
 
-def test_transfer_keeps_the_head_and_stores_each_row_once(script, tiny_folder, tmp_path, capsys):
-    module = script("transfer")
-    command = ["--model", str(tiny_folder / "model"), "--english", str(tiny_folder / "tags")]
-    command += [
-        "--kazakh",
-        str(tiny_folder / "tags"),
-        "--seeds",
-        "0",
-        "--depths",
-        "0",
-        "4",
-        "--epochs",
-        "2",
-        "--max-length",
-        "16",
-    ]
-    command += ["--learning-rate", "1e-2", "--work", str(tmp_path / "work"), "--rows", str(tmp_path / "rows.jsonl")]
-    module.main(command)
-    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert [(row["trained"], row["depth"]) for row in rows] == [
-        (module.ZERO_SHOT, 0), (module.AFTER, 0), (module.AFTER, 4), (module.ALONE, 0), (module.ALONE, 4),
-    ]  # fmt: skip
-    assert rows[0]["kazakh"] == rows[0]["english"], "the same data, the same model"
-    before = (tmp_path / "rows.jsonl").read_text()
-    capsys.readouterr()
-    module.main(command)
-    assert (tmp_path / "rows.jsonl").read_text() == before
-    assert "| English, then Kazakh | 4 | 1 |" in capsys.readouterr().out
-
-
-def test_transfer_reduces_both_data_sets_to_the_classes_they_share(script, tmp_path):
+def test_data_sets_are_reduced_to_the_classes_they_share(script, tmp_path):
     source = tmp_path / "kazakh"
     source.mkdir()
     for split in ("train", "valid", "test"):
         (source / f"{split}.txt").write_text("Абай B-PERSON\nАстана B-GPE\nкеше B-DATE\n\nҰБТ B-ORGANISATION\n")
-    reduced = script("transfer").reduce_classes(source, tmp_path / "shared")
+    reduced = script("task_data").reduce_classes(source, tmp_path / "shared")
     assert (reduced / "train.txt").read_text() == "Абай B-PER\nАстана B-LOC\nкеше O\n\nҰБТ B-ORG\n"
 
 
@@ -206,6 +176,13 @@ def test_a_sequence_goes_on_from_its_rows_and_chooses_by_probes(script, tiny_fol
     assert (tmp_path / "rows.jsonl").read_text() == stored
     assert not (tmp_path / "work").exists(), "nothing was trained"
     assert f"Chosen, seed 0: {choice['chosen']}." in (tmp_path / "rows_table.md").read_text()
+    module.main([*command, "--seeds", "0", "--policies", "bottom-up:0", "bottom-up:2", "top-down:1"])
+    *_, wider = (row for row in map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines()) if "chosen" in row)
+    assert wider["probed"] == {**choice["probed"], "top-down:1": wider["probed"]["top-down:1"]}, "probed once"
+    assert wider["seconds"] > choice["seconds"]
+    assert "`top-down:1`" in (tmp_path / "rows_table.md").read_text()
+    with pytest.raises(SystemExit, match="also one of top-down:1"):
+        module.main([*command, "--seeds", "0"])
     with pytest.raises(SystemExit, match=r"other settings \(epochs\)"):
         module.main([*command, "--seeds", "0", "--epochs", "3"])
 
@@ -232,7 +209,18 @@ def test_halves_hold_all_texts_divided_at_the_median_length_of_training(script, 
     texts = {"train": ["a", "a b", '"a, b c"', "a b c d"], "validation": ["a b", "a b c"], "test": ["a b c d e", "a"]}
     for split, lines in texts.items():
         (source / f"{split}.csv").write_text("text,label\n" + "".join(f"{line},1\n" for line in lines))
-    folders = script("sequence").halves(source, tmp_path / "halves")
+    folders = script("task_data").halves(source, tmp_path / "halves")
     short, long = ((folders[name] / "train.csv").read_text().splitlines()[1:] for name in ("short", "long"))
     assert (short, long) == (["a,1", "a b,1"], ['"a, b c",1', "a b c d,1"])
     assert (folders["long"] / "test.csv").read_text().splitlines()[1:] == ["a b c d e,1"]
+
+
+def test_estimated_energy_stands_beside_time_as_ratios_to_the_first_scenario(script):
+    def run(scenario, seed, seconds, joules):
+        times = {"processor_seconds": seconds, "wall_seconds": 2 * seconds}
+        return {"scenario": scenario, "seed": seed, "processor_joules": joules, "memory_joules": 10.0, **times}
+
+    rows = [run("full", 0, 10, 30), run("full", 1, 20, 70), run("half", 0, 5, 10), run("half", 1, 8, 30)]
+    *_, full, half = script("estimate").table(rows, ["full", "half"]).splitlines()
+    assert full == "| `full` | 2 | 15 | 30 | 50 | 10 | 60 | 1.00 ± 0.00 | 1.00 ± 0.00 |"
+    assert half == "| `half` | 2 | 6 | 13 | 20 | 10 | 30 | 0.50 ± 0.00 | 0.45 ± 0.07 |"
