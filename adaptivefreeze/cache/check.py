@@ -16,7 +16,7 @@ from torch import nn
 from ..model.eval_mode import eval_mode
 from .bypass import Bypass
 from .forms import Unsuitable
-from .keys import Batch
+from .keys import MASK, Batch
 from .precision import autocast_dtype
 
 PADDED_COLUMNS = 3
@@ -47,13 +47,13 @@ def check_bypass(
         Unsuitable: If the outputs differ, or if the model cannot be run this way.
     """
     batch = replace(batch, loss={})
-    wide = _widened(batch)
+    wide, narrow = _with_padding(batch)
     cuda = [t.device.index or 0 for t in batch.tensors.values() if t.is_cuda][:1]
     with torch.no_grad(), torch.random.fork_rng(devices=cuda), eval_mode(modules):
         try:
             whole, reached = bypass.learn(forward, wide, boundary)
             _choose_mode(bypass, forward, wide, boundary, whole, reached)
-            rows = [row for part in _halves(batch) for row in _rows(bypass, forward, part, boundary)]
+            rows = [row for part in _halves(narrow) for row in _rows(bypass, forward, part, boundary)]
             skipped = bypass.from_boundary(forward, wide, boundary, wide.assemble(rows))
         except Unsuitable:
             raise
@@ -142,18 +142,40 @@ def check_shape(hidden: torch.Tensor, batch: Batch, boundary: int) -> None:
         raise Unsuitable(f"block {boundary - 2} returns shape {tuple(hidden.shape)} for a batch of shape {expected}")
 
 
-def _widened(batch: Batch) -> Batch:
-    """The batch with columns of padding added. Its width then differs from that of its rows and from its size."""
-    if batch.tokens is None or "attention_mask" not in batch.tensors:
-        return batch
-    extra = PADDED_COLUMNS + (batch.tokens + PADDED_COLUMNS == batch.size)
-    tensors = {
-        name: nn.functional.pad(t, [0, 0] * (t.dim() - 2) + [0, extra])
+def _with_padding(batch: Batch) -> tuple[Batch, Batch]:
+    """The batch with padding in its last columns, and the same examples without these columns.
+
+    The examples are cut for this: a model may have no embeddings for positions beyond the width of the batch. Columns
+    are added only if an example would be left with nothing. The first width differs from the number of examples.
+    """
+    if batch.tokens is None or batch.real is None or MASK not in batch.tensors:
+        return batch, batch
+    width = batch.tokens - (batch.tokens == batch.size)
+    kept = width - PADDED_COLUMNS
+    real = tuple(slice(at.start, min(at.stop, kept)) if isinstance(at, slice) else at[at < kept] for at in batch.real)
+    if all(_count(cut) > 0 or not _count(at) for cut, at in zip(real, batch.real, strict=True)):
+        narrow = replace(batch, tensors=_columns(batch, kept), real=real, tokens=kept)
+    else:
+        real, narrow, kept = batch.real, batch, batch.tokens
+        width = kept + PADDED_COLUMNS + (kept + PADDED_COLUMNS == batch.size)
+    tensors = _columns(batch, width)
+    tensors[MASK] = tensors[MASK].clone()
+    tensors[MASK][:, kept:] = 0
+    return replace(batch, tensors=tensors, real=real, tokens=width), narrow
+
+
+def _count(at: slice | torch.Tensor) -> int:
+    return at.stop - at.start if isinstance(at, slice) else len(at)
+
+
+def _columns(batch: Batch, width: int) -> dict[str, torch.Tensor]:
+    """The tensors of the batch, cut or filled with zeros to `width` tokens."""
+    return {
+        name: nn.functional.pad(t, [0, 0] * (t.dim() - 2) + [0, width - t.shape[1]])
         if t.dim() > 1 and t.shape[1] == batch.tokens
         else t
         for name, t in batch.tensors.items()
     }
-    return replace(batch, tensors=tensors, tokens=batch.tokens + extra)
 
 
 class PaddingCheck:

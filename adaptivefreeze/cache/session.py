@@ -317,6 +317,7 @@ class CacheSession:
         except Unsuitable as reason:
             if batch.tokens is None:
                 raise
+            logger.info("Cached rows include padding: %s.", reason)
             self._inputs.with_padding = True
             batch = read()
             try:

@@ -115,6 +115,25 @@ def test_rows_with_padding_serve_batches_of_several_widths():
     assert cache.stats.hits > 8
 
 
+def test_a_batch_as_wide_as_the_model_allows_is_checked_without_further_positions():
+    """Padding was added beyond the last position embedding, so that rows held padding, for one width each."""
+    ids = torch.randint(2, SMALL["vocab_size"], (5, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(12) < torch.tensor([[12], [10], [10], [10], [10]])
+    labels = torch.tensor([0, 1, 0, 1, 0])
+
+    def inputs(step):
+        rows, width = ([0, 1, 2, 3], 12) if step == 0 else ([1, 2, 3, 4], 10)
+        batch = {"input_ids": ids * mask, "attention_mask": mask.long()}
+        return {"labels": labels[rows], **{name: tensor[rows, :width] for name, tensor in batch.items()}}
+
+    torch.manual_seed(0)
+    model, cache = BertForSequenceClassification(BertConfig(**SMALL, max_position_embeddings=12)), PrefixCache()
+    plain = train(twin(model), inputs, lambda output: output.loss)
+    assert train(model, inputs, lambda output: output.loss, cache) == pytest.approx(plain, rel=1e-6)
+    assert cache.stats.disabled_reason is None
+    assert (cache.stats.hits, cache.stats.misses) == (19, 5)
+
+
 class _Whole(BertModel):
     """A tower that is the whole model and computes the loss itself, as HGNetV2 does."""
 
