@@ -317,13 +317,13 @@ class CacheSession:
         except Unsuitable as reason:
             if batch.tokens is None:
                 raise
-            logger.info("Cached rows include padding: %s.", reason)
             self._inputs.with_padding = True
             batch = read()
             try:
                 check_bypass(self._bypass, self._original, batch, self._boundary, self._modules)
             except Unsuitable:
                 raise reason from None
+            logger.info("Cached rows include padding: %s.", reason)
         self._verified.add(batch.spans is not None)
         return batch
 

@@ -1,16 +1,17 @@
 """Energy as CodeCarbon estimates it, for a machine that counts none, beside the time of the same run.
 
     pip install codecarbon
-    python experiments/energy/estimate.py --model MODEL --dataset FOLDER [--scenarios SPEC ...] [--limit 300]
+    python experiments/energy/estimate.py --model MODEL --dataset FOLDER [--scenarios SPEC ...]
 
-Each run is one training with its evaluations, in this process. CodeCarbon tracks this process alone, without a network
-connection. Rows go to `estimate.jsonl` beside this file and are not repeated; the table is printed, and written to
-`estimate_table.md`.
+Each run is one epoch of 300 examples with its evaluations, in this process. CodeCarbon tracks this process alone,
+without a network connection. Rows go to `estimate.jsonl` beside this file and are not repeated; the table is printed,
+and written to `estimate_table.md`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from adaptivefreeze.comparison.run import warm_up
 from adaptivefreeze.data import Task, load_task
 
 JOULES_PER_KWH = 3.6e6
+EXAMPLES = 300
 SCENARIOS = ["bottom-up:0", "bottom-up:6", "bottom-up:9", "bottom-up:12", "top-down:6", "top-down:12"]
 HEADS = ["scenario", "seeds", "processor s", "wall s", "processor J", "memory J", "J", "× J", "× processor s"]
 
@@ -92,11 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--scenarios", nargs="+", default=SCENARIOS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--limit", type=int, default=300, help="training examples; one epoch of them is a run")
     parser.add_argument("--rows", type=Path, default=Path(__file__).with_name("estimate.jsonl"))
     options = parser.parse_args(arguments)
+    if importlib.util.find_spec("codecarbon") is None:
+        parser.error("CodeCarbon is not installed: pip install codecarbon")
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()] if options.rows.is_file() else []
-    task = load_task(options.dataset, model=options.model, limit=options.limit, eval_limit=100, test_limit=100)
+    task = load_task(options.dataset, model=options.model, limit=EXAMPLES, eval_limit=100, test_limit=100)
     settings = StudySettings(epochs=1, learning_rate=2e-4, clock="processor")
     warm_up(task, settings)
     done = {(row["scenario"], row["seed"]) for row in rows}
